@@ -1,0 +1,293 @@
+"""The traditional model: TF-IDF retrieval of the closest training record, answered in its words.
+
+A prompt is answered with what a person wrote for a similar one. Where the data has a slot schema,
+retrieval looks at the record's structure (which slots, which closed-class values, which units), the
+found answers are re-lexicalised with the asked record's values, and the candidate with the fewest
+slot errors wins; without a schema the closest prompt's answer is taken as it stands. A calibrated
+classifier says how likely the answer is good.
+
+Everything lives in arrays and JSON; nothing is pickled. scikit-learn is imported when an index is
+built or loaded, so only processes that serve the baseline pay for it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from serving._classifier import Classifier
+from serving.contract import Contract
+from serving.predictor import Completion, Request
+from serving.slots import SlotCheck, SlotSchema, check_answer, parse_record, relexicalise
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.neighbors import NearestNeighbors
+
+FEATURE_NAMES = (
+    "similarity",  # of the chosen answer's prompt to the asked one, 0..1
+    "best_similarity",
+    "margin",  # best similarity minus the last competitor's
+    "neighbour_coverage",  # share of the asked slots that the chosen record has
+    "slot_error_rate",  # of the chosen answer against the asked record
+    "asked_slots",
+    "prompt_words",
+    "unseen_terms",  # share of the prompt's retrieval terms outside the vocabulary
+    "answer_words",
+    "agreement",  # mean word overlap (Jaccard) of the answer with its competitors
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One training prompt with the answers people gave."""
+
+    slots: Mapping[str, str] | None
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One possible answer and why it might be a good one."""
+
+    text: str
+    similarity: float
+    entry: Entry
+    check: SlotCheck | None
+
+
+@dataclass(frozen=True)
+class Index:
+    """Training prompts in TF-IDF space; `neighbours` searches them by cosine."""
+
+    vectoriser: "TfidfVectorizer"
+    neighbours: "NearestNeighbors"
+    entries: tuple[Entry, ...]
+    schema: SlotSchema | None
+
+
+def retrieval_text(prompt: str, slots: Mapping[str, str] | None, schema: SlotSchema | None) -> str:
+    """What retrieval compares: the prompt's words, or the record's structure as one word a slot.
+
+    Open values (names, numbers) are copied into the answer whatever they are, so only their slot
+    and their unit say which answer fits; a closed value or a flag decides the wording.
+    """
+    if slots is None or schema is None:
+        return prompt
+    kinds = {name: slot["kind"] for name, slot in schema.slots.items()}
+    words = []
+    for name, value in slots.items():
+        words.append(_term("has", name))
+        if kinds.get(name) in ("choice", "flag"):
+            words.append(_term(name, value))
+        elif kinds.get(name) == "quantity":
+            words.append(_term(name, value.split()[-1] if " " in value else "plain"))
+    return " ".join(words)
+
+
+def _term(*parts: str) -> str:
+    return "=".join("_".join(part.lower().split()) for part in parts)
+
+
+def build_index(
+    examples: Sequence[Mapping[str, Any]], schema: SlotSchema | None, max_features: int
+) -> Index:
+    """Fit the index on prepared examples."""
+    entries = tuple(Entry(ex.get("slots"), tuple(ex["references"])) for ex in examples)
+    vectoriser = _vectoriser(schema is not None, max_features=max_features)
+    texts = [retrieval_text(ex["prompt"], ex.get("slots"), schema) for ex in examples]
+    matrix = vectoriser.fit_transform(texts)
+    return Index(vectoriser, _search(matrix), entries, schema)
+
+
+def _vectoriser(structured: bool, **arguments: Any) -> "TfidfVectorizer":
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    if structured:
+        arguments |= {"token_pattern": r"\S+", "lowercase": False}
+    else:
+        arguments |= {"ngram_range": (1, 2)}
+    return TfidfVectorizer(dtype=np.float32, sublinear_tf=True, **arguments)
+
+
+def _search(matrix: "csr_matrix") -> "NearestNeighbors":
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(metric="cosine", algorithm="brute").fit(matrix)
+
+
+def find_candidates(
+    index: Index, requests: Sequence[Request], count: int, leave_out: Sequence[int] | None = None
+) -> list[list[Candidate]]:
+    """The competing answers of each request, best first.
+
+    Args:
+        count: answers that compete per request, from the nearest prompts on.
+        leave_out: for each request the training row that must not answer it (itself), so that
+            training prompts can be answered as if they were new.
+    """
+    slots = [request_slots(request, index.schema) for request in requests]
+    texts = [
+        retrieval_text(request.prompt, record, index.schema)
+        for request, record in zip(requests, slots, strict=True)
+    ]
+    wanted = min(count + (leave_out is not None), len(index.entries))
+    distances, rows = index.neighbours.kneighbors(index.vectoriser.transform(texts), wanted)
+    found = []
+    for number, record in enumerate(slots):
+        own = -1 if leave_out is None else leave_out[number]
+        pairs = zip(rows[number], 1.0 - distances[number], strict=True)
+        near = [(int(row), float(similarity)) for row, similarity in pairs if row != own]
+        found.append(_rank(index, near, record, count))
+    return found
+
+
+def _rank(
+    index: Index, near: Sequence[tuple[int, float]], record: Mapping[str, str] | None, count: int
+) -> list[Candidate]:
+    answers = (
+        (reference, similarity, index.entries[row])
+        for row, similarity in near
+        for reference in index.entries[row].references
+    )
+    candidates = [
+        _candidate(reference, similarity, entry, record, index.schema)
+        for reference, similarity, entry in islice(answers, count)
+    ]
+    return sorted(candidates, key=lambda c: (c.check.errors if c.check else 0, -c.similarity))
+
+
+def _candidate(
+    reference: str,
+    similarity: float,
+    entry: Entry,
+    record: Mapping[str, str] | None,
+    schema: SlotSchema | None,
+) -> Candidate:
+    if record is None or schema is None or entry.slots is None:
+        return Candidate(reference, similarity, entry, None)
+    text = relexicalise(reference, entry.slots, record, schema)
+    return Candidate(text, similarity, entry, check_answer(text, record, schema))
+
+
+def request_slots(request: Request, schema: SlotSchema | None) -> Mapping[str, str] | None:
+    """The request's record: as given, parsed from the prompt, or None without a schema."""
+    if schema is None:
+        return None
+    return request.slots if request.slots is not None else parse_record(request.prompt)
+
+
+def confidence_features(
+    index: Index, request: Request, candidates: Sequence[Candidate]
+) -> list[float]:
+    """The numbers the confidence is computed from, in the order of `FEATURE_NAMES`."""
+    best = candidates[0]
+    slots = request_slots(request, index.schema)
+    asked = set(slots or ())
+    terms = index.vectoriser.build_analyzer()(retrieval_text(request.prompt, slots, index.schema))
+    unseen = sum(term not in index.vectoriser.vocabulary_ for term in terms)
+    words = set(best.text.lower().split())
+    overlaps = [_jaccard(words, set(other.text.lower().split())) for other in candidates[1:6]]
+    similarities = [candidate.similarity for candidate in candidates]
+    return [
+        best.similarity,
+        max(similarities),
+        max(similarities) - min(similarities),
+        len(asked & set(best.entry.slots or ())) / len(asked) if asked else 1.0,
+        best.check.error_rate if best.check else 0.0,
+        float(len(asked)),
+        float(len(request.prompt.split())),
+        unseen / len(terms) if terms else 1.0,
+        float(len(best.text.split())),
+        sum(overlaps) / len(overlaps) if overlaps else 0.0,
+    ]
+
+
+def _jaccard(a: set[str], b: set[str]) -> float:
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def save_index(folder: Path, index: Index, dtype: str) -> None:
+    """Write the index: the TF-IDF matrix as safetensors in `dtype`, terms and answers as JSON.
+
+    int8 stores each weight as a whole number of 1/127ths; every weight of an L2-normalised row is
+    between 0 and 1, so one scale serves the whole matrix.
+    """
+    matrix: Any = index.neighbours._fit_X
+    weights = matrix.data
+    stored = np.rint(weights * 127).astype(np.int8) if dtype == "int8" else weights.astype(dtype)
+    arrays = {
+        "data": stored,
+        "indices": matrix.indices.astype(np.int32),
+        "indptr": matrix.indptr.astype(np.int32),
+        "idf": index.vectoriser.idf_.astype(np.float32),
+    }
+    save_file(arrays, folder / "index.safetensors")
+    terms = sorted(index.vectoriser.vocabulary_, key=index.vectoriser.vocabulary_.__getitem__)
+    _write_json(folder / "terms.json", terms)
+    answers = [{"slots": e.slots, "references": e.references} for e in index.entries]
+    _write_json(folder / "answers.json", answers)
+
+
+def load_index(folder: Path, schema: SlotSchema | None) -> Index:
+    """Read what `save_index` wrote; weights are float32 again in memory."""
+    from scipy.sparse import csr_matrix
+
+    arrays: dict[str, NDArray[Any]] = load_file(folder / "index.safetensors")
+    terms = json.loads((folder / "terms.json").read_text(encoding="utf-8"))
+    answers = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+    data = arrays["data"].astype(np.float32)
+    if arrays["data"].dtype == np.int8:
+        data /= 127
+    shape = (len(answers), len(terms))
+    matrix = csr_matrix((data, arrays["indices"], arrays["indptr"]), shape=shape)
+    vocabulary = {term: number for number, term in enumerate(terms)}
+    vectoriser = _vectoriser(schema is not None, vocabulary=vocabulary)
+    vectoriser.idf_ = arrays["idf"]
+    entries = tuple(Entry(answer["slots"], tuple(answer["references"])) for answer in answers)
+    return Index(vectoriser, _search(matrix), entries, schema)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class BaselinePredictor:
+    """The baseline behind the interface that all engines share."""
+
+    def __init__(self, folder: Path, contract: Contract) -> None:
+        schema = contract.slot_schema
+        self.contract = contract
+        self.index = load_index(folder, SlotSchema.from_dict(schema) if schema else None)
+        self.classifier = Classifier.load(folder / "classifier.safetensors")
+        self.candidates: int = contract.decoding["candidates"]
+
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer a batch: one search for all, then each request's candidates compete."""
+        if not requests:
+            return []
+        found = find_candidates(self.index, requests, self.candidates)
+        pairs = list(zip(requests, found, strict=True))
+        features = [confidence_features(self.index, request, c) for request, c in pairs]
+        confidences = self.classifier.probabilities(np.asarray(features))
+        return [
+            Completion(
+                text=candidates[0].text,
+                prompt_tokens=len(request.prompt.split()),
+                completion_tokens=len(candidates[0].text.split()),
+                finish_reason="stop",
+                confidence=float(confidence),
+            )
+            for (request, candidates), confidence in zip(pairs, confidences, strict=True)
+        ]
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """Yield the answer whole: retrieval has no pieces."""
+        yield self.answer([request])[0].text

@@ -1,0 +1,172 @@
+"""What one candidate's answers are worth: scores, slices, findings per prompt, paired comparisons.
+
+Headline scores go through our Hugging Face `evaluate` modules (stages/_metrics/); slices and paired
+differences use the statistics behind them, resampled with the same prompts for every candidate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from serving.slots import SlotCheck, SlotSchema, check_answer, render_record
+from stages._params import Evaluate
+from stages._scores import (
+    Rows,
+    Statistics,
+    bleu_statistics,
+    bootstrap_weights,
+    chrf_statistics,
+    corpus_score,
+    exact_match_statistics,
+    load_metric,
+    mean_statistics,
+    paired_difference,
+    per_prompt,
+    slot_statistics,
+)
+
+MIN_SLICE = 20  # prompts; an interval over fewer says nothing
+
+Example = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One candidate's answers with the statistics of every metric, in the order of the prompts."""
+
+    answers: list[Example]
+    checks: list[SlotCheck] | None
+    statistics: dict[str, Statistics]
+
+
+def score(
+    settings: Evaluate,
+    examples: Sequence[Example],
+    answers: list[Example],
+    schema: SlotSchema | None,
+) -> Scored:
+    """Compute the statistics of every metric that applies to one candidate."""
+    texts = [answer["text"] for answer in answers]
+    references = [example["references"] for example in examples]
+    statistics: dict[str, Statistics] = {}
+    if "bleu" in settings.metrics:
+        statistics["bleu"] = bleu_statistics(texts, references)
+    if "chrf" in settings.metrics:
+        statistics["chrf"] = chrf_statistics(texts, references)
+    if "exact_match" in settings.metrics:
+        statistics["exact_match"] = exact_match_statistics(texts, references)
+    checks = None
+    if "slot_error_rate" in settings.metrics and schema is not None:
+        pairs = zip(texts, examples, strict=True)
+        checks = [check_answer(text, example["slots"], schema) for text, example in pairs]
+        statistics |= slot_statistics(checks)
+    tokens = [float(answer["completion_tokens"]) for answer in answers]
+    statistics["tokens_per_answer"] = mean_statistics(tokens, "tokens of the candidate's engine")
+    return Scored(answers, checks, statistics)
+
+
+def headline(
+    settings: Evaluate,
+    examples: Sequence[Example],
+    result: Scored,
+    schema: dict[str, Any] | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Corpus scores through the Hugging Face `evaluate` modules, each with its interval."""
+    options = {"resamples": settings.resamples, "confidence": settings.confidence, "seed": seed}
+    texts = [answer["text"] for answer in result.answers]
+    references = [example["references"] for example in examples]
+    scores: dict[str, Any] = {}
+    for name in ("bleu", "chrf", "exact_match"):
+        if name in result.statistics:
+            metric = load_metric(name)
+            scores[name] = metric.compute(predictions=texts, references=references, **options)
+    if result.checks is not None:
+        records = [render_record(example["slots"]) for example in examples]
+        metric = load_metric("slot_error_rate")
+        scores |= metric.compute(predictions=texts, references=records, schema=schema, **options)
+    weights = bootstrap_weights(len(examples), settings.resamples, seed)
+    tokens = result.statistics["tokens_per_answer"]
+    scores["tokens_per_answer"] = corpus_score(tokens, weights, settings.confidence).to_dict()
+    return scores
+
+
+def slices(
+    settings: Evaluate, examples: Sequence[Example], result: Scored, seed: int
+) -> dict[str, Any]:
+    """The same metrics on parts of the test split: by number of slots and by prompt length."""
+    parts: dict[str, list[int]] = {}
+    lengths = np.asarray([len(example["prompt"].split()) for example in examples])
+    lower, upper = np.quantile(lengths, [1 / 3, 2 / 3])
+    for number, example in enumerate(examples):
+        size = "short" if lengths[number] <= lower else "long" if lengths[number] > upper else "mid"
+        parts.setdefault(f"length_{size}", []).append(number)
+        if "slots" in example:
+            parts.setdefault(f"slots_{len(example['slots']):02d}", []).append(number)
+    return {
+        name: {"examples": len(rows), **_slice_scores(settings, result, rows, seed)}
+        for name, rows in sorted(parts.items())
+        if len(rows) >= MIN_SLICE
+    }
+
+
+def _slice_scores(
+    settings: Evaluate, result: Scored, rows: list[int], seed: int
+) -> dict[str, dict[str, Any]]:
+    weights = bootstrap_weights(len(rows), settings.resamples, seed)
+    parts = {
+        name: Statistics(value.rows[rows], value.combine, value.signature)
+        for name, value in result.statistics.items()
+    }
+    return {
+        name: corpus_score(part, weights, settings.confidence).to_dict()
+        for name, part in parts.items()
+    }
+
+
+def compare(settings: Evaluate, scored: dict[str, Scored], weights: Rows) -> dict[str, Any]:
+    """Paired differences of every candidate to the reference candidate, same prompts resampled."""
+    reference = scored[settings.reference].statistics
+    return {
+        name: {
+            metric: paired_difference(
+                statistics, reference[metric], weights, settings.confidence
+            ).to_dict()
+            for metric, statistics in result.statistics.items()
+            if metric != "tokens_per_answer"
+        }
+        for name, result in scored.items()
+        if name != settings.reference
+    }
+
+
+def per_prompt_rows(examples: Sequence[Example], result: Scored) -> list[Example]:
+    """A line per prompt: what was asked, what came, what it is worth."""
+    scores = {name: per_prompt(value) for name, value in result.statistics.items()}
+    return [
+        {
+            "id": example["id"],
+            "prompt": example["prompt"],
+            "output": result.answers[number]["text"],
+            "references": example["references"],
+            "confidence": result.answers[number].get("confidence"),
+            "scores": {name: values[number] for name, values in scores.items()},
+            **_slot_findings(result.checks, number),
+        }
+        for number, example in enumerate(examples)
+    ]
+
+
+def _slot_findings(checks: list[SlotCheck] | None, number: int) -> dict[str, Any]:
+    if checks is None:
+        return {}
+    check = checks[number]
+    kinds = {"missing": check.missing, "added": check.added, "wrong": check.wrong}
+    found = {
+        kind: [{"slot": f.slot, "expected": f.expected, "found": f.found} for f in findings]
+        for kind, findings in kinds.items()
+        if findings
+    }
+    return {"slot_findings": found}

@@ -1,0 +1,303 @@
+"""What a person may change: one frozen, typed class per section of params.yaml.
+
+`load_params(path)` is the only reader of params.yaml. It reports every mistake of a file at once,
+with the nearest known name, before any work starts. Fields are documented where they stand; the
+same text reaches editors through `docs/params.schema.json` (`make schema`).
+"""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serving.errors import StillhouseError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+"""A share of something, between 0 and 1."""
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, unknown keys are mistakes, no silent type changes."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class Run(Section):
+    """Where and how wide the stages run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the neural stages; auto takes CUDA where there is one."""
+    threads: int = Field(2, ge=1)
+    """Compute threads per process [count]; part of what makes a run repeatable bit by bit."""
+    offline: bool = True
+    """True keeps every Hugging Face library off the network (HF_HUB_OFFLINE)."""
+
+
+class SourceFile(Section):
+    """One raw file."""
+
+    path: str
+    """Path from the project root, absolute, with $VARIABLES, or a file:// or https:// URL."""
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """Hexadecimal SHA-256 of the file: demanded for URLs, and what lets DVC see a change of a file
+    outside data/raw."""
+
+
+class SourceFiles(Section):
+    """The raw files of a csv or jsonl source; splits without a file are cut from train."""
+
+    train: SourceFile
+    """Training pairs."""
+    validation: SourceFile | None = None
+    """Development set, for tuning and early stopping."""
+    calibration: SourceFile | None = None
+    """Set for thresholds; cut from train when absent: a given development set stays whole."""
+    test: SourceFile | None = None
+    """Test set, read by evaluate only."""
+
+
+class Columns(Section):
+    """Column names of a csv or hub source."""
+
+    prompt: str = "prompt"
+    """Column with the prompt."""
+    response: str = "response"
+    """Column with one reference answer; rows that share a prompt become several references."""
+
+
+class Hub(Section):
+    """A data set on the Hugging Face hub, or a local folder in its format."""
+
+    name: str
+    """Data set id (owner/name) or a path to a local folder."""
+    revision: str | None = None
+    """Commit of the data set; demanded unless `name` is a local folder."""
+    splits: dict[Literal["train", "validation", "calibration", "test"], str] = {"train": "train"}
+    """Our splits by the names they have there; those not named are cut from train."""
+
+
+class Incidents(Section):
+    """Size of the built-in data."""
+
+    train_prompts: int = Field(6000, ge=10)
+    """Training prompts [count]."""
+    train_references: int = Field(2, ge=1)
+    """References per training prompt [count]."""
+    validation_prompts: int = Field(300, ge=10)
+    """Validation prompts [count]."""
+    calibration_prompts: int = Field(500, ge=10)
+    """Calibration prompts [count]."""
+    test_prompts: int = Field(640, ge=10)
+    """Test prompts [count]; evidence asks for at least 600."""
+    held_out_references: int = Field(5, ge=1)
+    """References per held-out prompt [count]; evidence asks for at least 4."""
+
+
+class SplitShares(Section):
+    """Shares of the prompt groups that become a held-out split when the source gives none."""
+
+    validation: Share = 0.05
+    """Share of the prompts for validation."""
+    calibration: Share = 0.05
+    """Share of the prompts for calibration."""
+    test: Share = 0.1
+    """Share of the prompts for test."""
+
+    @model_validator(mode="after")
+    def _leave_training_data(self) -> "SplitShares":
+        total = self.validation + self.calibration + self.test
+        if total >= 1.0:
+            raise ValueError(f"the held-out shares sum to {total:g}; nothing is left to train on")
+        return self
+
+
+class Prepare(Section):
+    """Raw data → train, validation, calibration and test."""
+
+    source: Literal["incidents", "csv", "jsonl", "hub"] = "incidents"
+    """Where the data comes from; incidents is generated and needs no file."""
+    incidents: Incidents = Incidents()
+    """Size of the built-in data."""
+    files: SourceFiles | None = None
+    """Raw files of a csv or jsonl source."""
+    columns: Columns = Columns()
+    """Column names of a csv or hub source."""
+    hub: Hub | None = None
+    """Data set of a hub source."""
+    encoding: str = "utf-8"
+    """Text encoding of csv files."""
+    slot_schema: str | None = None
+    """YAML file that says how slots are said; absent for data without records."""
+    split: SplitShares = SplitShares()
+    """Shares cut from train for the splits that the source does not give."""
+    near_duplicate_similarity: Share = 0.9
+    """Jaccard similarity from which a training prompt counts as a copy of a held-out one: over
+    word 3-shingles for text, over slot-value pairs for records."""
+    max_chars: int = Field(20_000, ge=1)
+    """Longest prompt or reference [characters]; a longer row is rejected."""
+    max_line_bytes: int = Field(1_000_000, ge=1)
+    """Longest line of a raw file [bytes]; a longer one is rejected without being held in memory."""
+    personal_data: Literal["report", "scrub", "off"] = "report"
+    """Count personal data per kind, replace it by its kind, or do not look."""
+
+    @model_validator(mode="after")
+    def _source_is_described(self) -> "Prepare":
+        if self.source in ("csv", "jsonl") and self.files is None:
+            raise ValueError(f"source {self.source} needs prepare.files.train.path")
+        if self.source == "hub" and self.hub is None:
+            raise ValueError("source hub needs prepare.hub.name")
+        return self
+
+
+class Baseline(Section):
+    """The traditional model: TF-IDF retrieval and a calibrated confidence."""
+
+    candidates: int = Field(20, ge=1)
+    """Training answers that compete for one prompt, from the nearest prompts on [count]."""
+    max_features: int = Field(50_000, ge=10)
+    """Largest TF-IDF vocabulary [count]."""
+    index: Literal["float32", "float16", "int8"] = "float32"
+    """How the index's weights are stored (benchmarks/baseline.py compares them)."""
+    classifier: Literal["auto", "logistic_regression", "random_forest"] = "auto"
+    """Model of the confidence; auto takes the better Brier score on validation."""
+    good_chrf: float = Field(60.0, ge=0.0, le=100.0)
+    """An answer counts as good for the confidence model when it has no slot error and at least
+    this chrF against its references [chrF points]."""
+    confidence_rows: int = Field(1000, ge=50)
+    """Training prompts answered without themselves to train the confidence model [count]."""
+    max_prompt_chars: int = Field(20_000, ge=1)
+    """Longest prompt that the served baseline accepts [characters]."""
+    jobs: int = Field(2, ge=1)
+    """Processes that answer chunks of a large batch [count]."""
+
+
+class Answer(Section):
+    """How every candidate answers the calibration and test prompts."""
+
+    batch_size: int = Field(256, ge=1)
+    """Prompts handed to the predictor at once [count]."""
+
+
+class Evaluate(Section):
+    """Scores of every candidate on the test split."""
+
+    metrics: tuple[
+        Literal["bleu", "chrf", "slot_error_rate", "exact_match"],
+        ...,
+    ] = Field(("bleu", "chrf", "slot_error_rate", "exact_match"), strict=False)
+    """Metrics to compute; slot_error_rate is left out where the data has no slot schema."""
+    resamples: int = Field(1000, ge=100)
+    """Bootstrap resamples over prompts [count]."""
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    """Level of every interval."""
+    reference: str = "baseline"
+    """Candidate that all others are compared with, on the same prompts."""
+
+
+class Params(Section):
+    """All of params.yaml, in pipeline order."""
+
+    seed: int = Field(20, ge=0, lt=2**32)
+    """Seed of every random choice."""
+    run: Run = Run()
+    prepare: Prepare = Prepare()
+    baseline: Baseline = Baseline()
+    answer: Answer = Answer()
+    evaluate: Evaluate = Evaluate()
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        StillhouseError: the file is absent or not YAML, or any field is wrong; all mistakes are in
+            the one message, a line each.
+    """
+    return check_params(read_yaml(path), path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping as plain data; duplicate keys are mistakes.
+
+    Raises:
+        StillhouseError: the file is absent, not UTF-8, not YAML or not a mapping.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StillhouseError(f"{path} is missing. Run from the project root.") from None
+    except UnicodeDecodeError as error:
+        raise StillhouseError(
+            f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8."
+        ) from None
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise StillhouseError(f"{path} is not YAML: {reason}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise StillhouseError(f"{path}: expected sections, found {type(data).__name__}.")
+    return data
+
+
+def check_params(data: dict[str, Any], path: Path) -> Params:
+    """Validate `data`; `path` is named in the errors."""
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        lines = [_describe(mistake) for mistake in error.errors()]
+        count = f"{len(lines)} mistake" + ("s" if len(lines) > 1 else "")
+        raise StillhouseError("\n  ".join([f"{path} has {count}:", *lines])) from None
+
+
+def _describe(mistake: Any) -> str:
+    where = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        known = _known_keys(mistake["loc"][:-1])
+        near = difflib.get_close_matches(str(mistake["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    message = mistake["msg"].removeprefix("Value error, ")
+    found = "" if mistake["type"] in ("value_error", "missing") else f", found {mistake['input']!r}"
+    hint = _nearest_choice(mistake)
+    return f"{where or 'file'}: {message}{found[:120]}{hint}"
+
+
+def _nearest_choice(mistake: Any) -> str:
+    choices = str(mistake.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(", ")
+    near = difflib.get_close_matches(f"'{mistake['input']}'", choices, n=1)
+    return f"; did you mean {near[0]}?" if near and mistake["type"] == "literal_error" else ""
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    """Field names of the section at `loc`; empty where it is not a section."""
+    section: Any = Params
+    for part in loc:
+        if section is None or part not in section.model_fields:
+            return []
+        section = _section_class(section.model_fields[part].annotation)
+    return list(section.model_fields) if section is not None else []
+
+
+def _section_class(annotation: Any) -> type[Section] | None:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
+
+
+def params_hash(params: Params, section: str) -> str:
+    """SHA-256 over the seed and one section: what a model folder's contract is bound to."""
+    content = {"seed": params.seed, section: getattr(params, section).model_dump(mode="json")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of params.yaml, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}

@@ -1,0 +1,221 @@
+"""From rows to prepared examples: group by prompt, cut splits, remove copies, count everything.
+
+A row is one prompt with one reference, as read from a file. `Groups` keeps, for each split, the
+rows that share a prompt, and a list of the rows that were turned away with their reason; at any
+moment, rows read = rows in the groups + rows rejected.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from serving import personal_data
+from serving.errors import StillhouseError
+from serving.slots import SlotSchema, is_record, parse_record
+from stages._duplicates import exact_key, near_duplicate_sets, shingles, slot_pairs
+from stages._params import SplitShares
+from stages._sources import GroupReason, Rejection, Row
+
+Split = Literal["train", "validation", "calibration", "test"]
+HELD_OUT: tuple[Split, ...] = ("validation", "calibration", "test")
+SPLITS: tuple[Split, ...] = ("train", *HELD_OUT)
+Example = dict[str, Any]
+Key = tuple[str, str]
+"""Prompt and context: what one example asks."""
+
+
+@dataclass
+class Groups:
+    """Rows by split and prompt, and the rows turned away."""
+
+    rows: dict[str, dict[Key, list[Row]]] = field(
+        default_factory=lambda: {split: {} for split in SPLITS}
+    )
+    rejected: list[Rejection] = field(default_factory=list)
+    read: int = 0
+
+    def examples(self, split: str) -> list[Example]:
+        """The prepared examples of one split."""
+        return [_example(rows) for rows in self.rows[split].values()]
+
+    def counts(self) -> dict[str, Any]:
+        """Where every row went; the parts add up to `rows_read`."""
+        used = {split: sum(map(len, self.rows[split].values())) for split in SPLITS}
+        reasons = Counter(rejection.reason for rejection in self.rejected)
+        counts = {
+            "rows_read": self.read,
+            "rows_used": used,
+            "rows_rejected": len(self.rejected),
+            "rejected_by_reason": dict(sorted(reasons.items())),
+            "prompts": {split: len(self.rows[split]) for split in SPLITS},
+        }
+        assert self.read == sum(used.values()) + len(self.rejected), f"rows lost: {counts}"
+        return counts
+
+
+def group_rows(
+    stream: Iterable[Row | Rejection], schema: SlotSchema | None, seen: "PersonalData"
+) -> Groups:
+    """Group rows by prompt within their split; rows without a split wait in train."""
+    groups = Groups()
+    for item in stream:
+        groups.read += 1
+        checked = _with_slots(item, schema) if isinstance(item, Row) else item
+        if isinstance(checked, Rejection):
+            groups.rejected.append(seen.clean(checked))
+            continue
+        row = seen.look(checked)
+        split = row.split or "train"
+        same_prompt = groups.rows[split].setdefault((row.prompt, row.context or ""), [])
+        if split == "train" and any(other.reference == row.reference for other in same_prompt):
+            groups.rejected.append(_reject(row, "duplicate_row", "prompt and reference repeated"))
+        else:
+            same_prompt.append(row)
+    return groups
+
+
+def _with_slots(row: Row, schema: SlotSchema | None) -> Row | Rejection:
+    """The row with its record parsed, where the data has a schema."""
+    if schema is None or row.slots is not None:
+        return row
+    if not is_record(row.prompt):
+        return _reject(row, "not_a_record", "expected slot[value], slot[value] as the prompt")
+    try:
+        return replace(row, slots=parse_record(row.prompt))
+    except StillhouseError as error:
+        return _reject(row, "not_a_record", str(error))
+
+
+def _reject(row: Row, reason: GroupReason, detail: str) -> Rejection:
+    return Rejection(row.file, row.line, reason, f"{detail}: {row.prompt[:120]}")
+
+
+def cut_splits(groups: Groups, shares: SplitShares, seed: int) -> None:
+    """Move a share of the training prompts into each held-out split that the source left empty.
+
+    Prompts that ask for the same thing in another order or spelling move together. Which ones move
+    depends on their text and the seed only, not on their order in the file.
+    """
+    families: dict[str, list[Key]] = {}
+    for key, rows in groups.rows["train"].items():
+        families.setdefault(exact_key(key[0], rows[0].slots), []).append(key)
+    order = sorted(families, key=lambda name: _hash(f"{seed}\x1f{name}"))
+    start = 0
+    for split in HELD_OUT:
+        if groups.rows[split]:
+            continue
+        count = round(getattr(shares, split) * len(families))
+        for name in order[start : start + count]:
+            for key in families[name]:
+                groups.rows[split][key] = groups.rows["train"].pop(key)
+        start += count
+
+
+def remove_leaks(groups: Groups, similarity: float) -> None:
+    """Reject training prompts that are exact or near copies of a held-out prompt."""
+    held_out = [rows[0] for split in HELD_OUT for rows in groups.rows[split].values()]
+    exact = {exact_key(row.prompt, row.slots) for row in held_out}
+    train = groups.rows["train"]
+    for key in [k for k, rows in train.items() if exact_key(k[0], rows[0].slots) in exact]:
+        _drop(groups, key, "copy_of_held_out", "asks what a held-out prompt asks")
+    keys = list(train)
+    near = near_duplicate_sets(
+        [_features(train[key][0]) for key in keys], [_features(row) for row in held_out], similarity
+    )
+    best = {match.candidate_index: match for match in near}
+    for index, match in best.items():
+        other = held_out[match.held_out_index].prompt[:80]
+        detail = f"similarity {match.similarity:.2f} to {other!r}"
+        _drop(groups, keys[index], "near_copy_of_held_out", detail)
+
+
+def _features(row: Row) -> frozenset[str]:
+    if row.slots is not None:
+        return slot_pairs(row.slots)
+    return shingles(row.prompt)
+
+
+def _drop(groups: Groups, key: Key, reason: GroupReason, detail: str) -> None:
+    for row in groups.rows["train"].pop(key):
+        groups.rejected.append(_reject(row, reason, detail))
+
+
+def _example(rows: Sequence[Row]) -> Example:
+    first = rows[0]
+    example: Example = {
+        "id": _hash(f"{first.prompt}\x1f{first.context or ''}")[:16],
+        "prompt": first.prompt,
+        "references": [row.reference for row in rows],
+    }
+    optional = {"slots": first.slots, "context": first.context, "meta": first.meta}
+    return example | {name: value for name, value in optional.items() if value is not None}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class PersonalData:
+    """Counts personal data per kind and field, and replaces it where asked to."""
+
+    policy: Literal["report", "scrub", "off"]
+    kinds: Counter[str] = field(default_factory=Counter)
+    rows_with: int = 0
+    rows_not_fully_scanned: int = 0
+
+    def look(self, row: Row) -> Row:
+        """Scan one row; under "scrub" the row comes back without what was found."""
+        if self.policy == "off":
+            return row
+        texts = [row.prompt, row.reference, row.context or ""]
+        scans = [personal_data.find(text) for text in texts]
+        found = [span.kind for scan in scans for span in scan.spans]
+        self.kinds.update(found)
+        self.rows_with += bool(found)
+        self.rows_not_fully_scanned += not all(scan.complete for scan in scans)
+        return _scrubbed(row) if found and self.policy == "scrub" else row
+
+    def clean(self, rejection: Rejection) -> Rejection:
+        """Under "scrub" the detail of a rejection, too, comes back without personal data."""
+        if self.policy != "scrub":
+            return rejection
+        return replace(rejection, detail=personal_data.scrub(rejection.detail))
+
+    def report(self) -> dict[str, Any]:
+        """What was found, never the text itself; "not run" where nothing was looked at."""
+        if self.policy == "off":
+            return {"status": "not run"}
+        return {
+            "status": "scrubbed" if self.policy == "scrub" else "reported",
+            "rows_with_personal_data": self.rows_with,
+            "rows_not_fully_scanned": self.rows_not_fully_scanned,
+            "found": dict(sorted(self.kinds.items())),
+        }
+
+
+def _scrubbed(row: Row) -> Row:
+    scrub = personal_data.scrub
+    return replace(
+        row,
+        prompt=scrub(row.prompt),
+        reference=scrub(row.reference),
+        context=scrub(row.context) if row.context else row.context,
+        slots={k: scrub(v) for k, v in row.slots.items()} if row.slots else row.slots,
+    )
+
+
+def length_histogram(examples: Mapping[Split, list[Example]], width: int = 5) -> Iterator[str]:
+    """CSV lines: for each bin of words, the share of each split's prompts and references in it."""
+    columns: dict[str, Counter[int]] = {}
+    for split, rows in examples.items():
+        prompts = Counter(len(row["prompt"].split()) // width for row in rows)
+        answers = Counter(len(r.split()) // width for row in rows for r in row["references"])
+        columns |= {f"{split}_prompts": prompts, f"{split}_references": answers}
+    yield ",".join(["words", *columns])
+    last = max((max(counts, default=0) for counts in columns.values()), default=0)
+    for number in range(last + 1):
+        shares = [counts[number] / max(counts.total(), 1) for counts in columns.values()]
+        yield ",".join([str(number * width), *(f"{share:.4f}" for share in shares)])

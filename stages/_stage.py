@@ -1,0 +1,126 @@
+"""What every stage's `main()` does around its function: arguments, params, tracking, one clear end.
+
+`run_stage(function, doc, inputs, outputs)` reads the command line, loads and checks params.yaml,
+prints the plan, runs `function(params, inputs, outputs)` under a tracked run, and prints what
+happened, where it is and how long it took. A stage with several candidates gives functions of the
+candidate's name instead of paths; the name then comes from the command line. A person's mistake
+(StillhouseError) ends in one line and exit 1; anything else keeps its traceback.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from serving.errors import StillhouseError
+from stages._params import Params, load_params
+
+Paths = dict[str, Path]
+PathsOf = Callable[[str], Paths]
+StageFunction = Callable[[Params, Paths, Paths], dict[str, Any]]
+
+
+def run_stage(
+    function: StageFunction, doc: str | None, inputs: Paths | PathsOf, outputs: Paths | PathsOf
+) -> None:
+    """Run one stage as a program; exits with 1 after a person's mistake."""
+    stage = function.__name__
+    arguments = _parse_arguments(stage, doc, with_candidate=callable(inputs))
+    candidate: str | None = getattr(arguments, "candidate", None)
+    try:
+        params = load_params(arguments.params)
+        set_environment(params)
+        read = inputs(candidate or "") if callable(inputs) else inputs
+        written = outputs(candidate or "") if callable(outputs) else outputs
+        _run(function, params, candidate, read, written)
+    except StillhouseError as error:
+        sys.exit(f"error: {stage}: {error}")
+
+
+def _parse_arguments(stage: str, doc: str | None, with_candidate: bool) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{stage}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if with_candidate:
+        parser.add_argument("candidate", help="name of the candidate, as in dvc.yaml")
+    parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="params file (params.yaml)"
+    )
+    return parser.parse_args()
+
+
+def set_environment(params: Params) -> None:
+    """Fix what libraries read from the environment; must run before torch and datasets load."""
+    settings = Path(__file__).parent.parent / "settings.env"
+    lines = settings.read_text(encoding="utf-8").splitlines() if settings.is_file() else []
+    for line in lines:
+        name, separator, value = line.partition("=")
+        if separator and not name.startswith("#"):
+            os.environ.setdefault(name, value)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
+        if params.run.offline:
+            os.environ[name] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(params.run.threads))
+
+
+def _run(
+    function: StageFunction, params: Params, candidate: str | None, inputs: Paths, outputs: Paths
+) -> None:
+    from threadpoolctl import threadpool_limits
+
+    from stages._run import track_stage
+
+    stage = function.__name__
+    label = f"{stage} {candidate}" if candidate else stage
+    print_line(f"{label}: {', '.join(str(path) for path in inputs.values()) or 'no input files'}")
+    started = time.perf_counter()
+    settings = {"seed": params.seed, **getattr(params, stage).model_dump(mode="json")}
+    with (
+        track_stage(stage, candidate=candidate, params=settings, root=Path.cwd()) as run,
+        threadpool_limits(params.run.threads),
+    ):
+        metrics = function(params, inputs, outputs)
+        run.log_metrics(metrics)
+    folder = Path("reports") / stage / (candidate or "")
+    run.write_record(folder / "run.json")
+    seconds = time.perf_counter() - started
+    print_line(f"{label}: done in {seconds:.1f} s")
+    for line in _describe_metrics(metrics):
+        print_line(f"  {line}")
+    for path in outputs.values():
+        print_line(f"  {path}{'/' if path.is_dir() else ''}  {_size(path)}")
+
+
+def print_line(text: str) -> None:
+    """One line for the person who watches; standard output, flushed, so that logs keep order."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _describe_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """Scores with their interval and plain numbers, a line each; nested detail stays in files."""
+    lines = []
+    for name, value in metrics.items():
+        if isinstance(value, Mapping) and {"score", "low", "high"} <= value.keys():
+            lines.append(f"{name} {value['score']:.4g} [{value['low']:.4g}, {value['high']:.4g}]")
+        elif isinstance(value, Mapping) and all(isinstance(v, int | float) for v in value.values()):
+            numbers = ", ".join(f"{key} {_number(number)}" for key, number in value.items())
+            lines += [f"{name} {numbers}"] if numbers else []
+        elif isinstance(value, int | float):
+            lines.append(f"{name} {_number(value)}")
+    return lines
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _size(path: Path) -> str:
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    return f"{size / 1e6:.2f} MB"

@@ -1,0 +1,76 @@
+"""Answer: one candidate answers the calibration and test prompts, reloaded in a fresh process.
+
+Reads   the candidate's model folder, data/prepared/calibration.jsonl and test.jsonl
+Writes  data/answers/<candidate>.calibration.jsonl and .test.jsonl: id, text, tokens, confidence
+Run     python -m stages.answer <candidate>
+
+Answers come from the predictor that production ships: what is measured is what is served.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from serving.contract import digest
+from serving.predictor import Completion, Predictor, Request, load
+from stages import _io
+from stages._params import Params
+from stages._progress import report_progress
+from stages._stage import run_stage
+
+SPLITS = ("calibration", "test")
+PREPARED = Path("data/prepared")
+ANSWERS = Path("data/answers")
+
+
+def model_folder(candidate: str) -> Path:
+    """Where a candidate's model lives."""
+    return Path("models") / candidate
+
+
+def answer(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, Any]:
+    """Answer every split; returns prompts and seconds."""
+    predictor = load(inputs["model"])
+    metrics: dict[str, Any] = {"model_sha256": digest(inputs["model"])}
+    for split in SPLITS:
+        examples = _io.read_jsonl(inputs[split])
+        started = time.perf_counter()
+        rows = _answer_rows(predictor, examples, params.answer.batch_size, split)
+        count = _io.write_jsonl(outputs[split], rows)
+        metrics[split] = {"prompts": count, "seconds": time.perf_counter() - started}
+    return metrics
+
+
+def _answer_rows(
+    predictor: Predictor, examples: Sequence[dict[str, Any]], batch_size: int, split: str
+) -> Iterator[dict[str, Any]]:
+    progress = report_progress(f"answer {split}", len(examples))
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        requests = [Request(e["prompt"], e.get("slots"), e.get("context")) for e in batch]
+        for example, completion in zip(batch, predictor.answer(requests), strict=True):
+            yield {"id": example["id"], **_as_row(completion)}
+        progress(start + len(batch))
+
+
+def _as_row(completion: Completion) -> dict[str, Any]:
+    return {name: value for name, value in asdict(completion).items() if value is not None}
+
+
+def main() -> None:
+    """Run the stage on the project's own files, for the candidate on the command line."""
+
+    def inputs(candidate: str) -> dict[str, Path]:
+        prepared = {split: PREPARED / f"{split}.jsonl" for split in SPLITS}
+        return {"model": model_folder(candidate), **prepared}
+
+    def outputs(candidate: str) -> dict[str, Path]:
+        return {split: ANSWERS / f"{candidate}.{split}.jsonl" for split in SPLITS}
+
+    run_stage(answer, __doc__, inputs, outputs)
+
+
+if __name__ == "__main__":
+    main()
