@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.neighbors import NearestNeighbors
 
+POOL = 200  # nearest prompts whose records are compared slot by slot
 FEATURE_NAMES = (
     "similarity",  # of the chosen answer's prompt to the asked one, 0..1
     "best_similarity",
@@ -138,15 +139,34 @@ def find_candidates(
         retrieval_text(request.prompt, record, index.schema)
         for request, record in zip(requests, slots, strict=True)
     ]
-    wanted = min(count + (leave_out is not None), len(index.entries))
+    wanted = min(max(POOL, count) + (leave_out is not None), len(index.entries))
     distances, rows = index.neighbours.kneighbors(index.vectoriser.transform(texts), wanted)
     found = []
     for number, record in enumerate(slots):
         own = -1 if leave_out is None else leave_out[number]
         pairs = zip(rows[number], 1.0 - distances[number], strict=True)
         near = [(int(row), float(similarity)) for row, similarity in pairs if row != own]
+        near.sort(key=lambda pair: -pair[1])
+        if record is not None and index.schema is not None:
+            unfit = {
+                row: _mismatch(record, index.entries[row].slots, index.schema) for row, _ in near
+            }
+            near.sort(key=lambda pair: unfit[pair[0]])  # stable: the nearest first among equals
         found.append(_rank(index, near, record, count))
     return found
+
+
+def _mismatch(asked: Mapping[str, str], known: Mapping[str, str] | None, schema: SlotSchema) -> int:
+    """Slots that an answer to `known` must leave out, add, or (a flag) say the wrong way round."""
+    known = known or {}
+    turned = [
+        slot
+        for slot in asked.keys() & known.keys()
+        if slot in schema.slots
+        and schema.slots[slot]["kind"] == "flag"
+        and asked[slot] != known[slot]
+    ]
+    return len(asked.keys() ^ known.keys()) + len(turned)
 
 
 def _rank(

@@ -157,7 +157,7 @@ class Prepare(Section):
 class Baseline(Section):
     """The traditional model: TF-IDF retrieval and a calibrated confidence."""
 
-    candidates: int = Field(20, ge=1)
+    candidates: int = Field(10, ge=1)
     """Training answers that compete for one prompt, from the nearest prompts on [count]."""
     max_features: int = Field(50_000, ge=10)
     """Largest TF-IDF vocabulary [count]."""

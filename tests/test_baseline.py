@@ -185,3 +185,21 @@ def test_log_odds_and_sigmoid_are_inverse_away_from_the_margin():
     values = np.asarray([-3.0, 0.0, 4.0])
     np.testing.assert_allclose(log_odds(sigmoid(values)), values)
     assert np.isfinite(log_odds(np.asarray([0.0, 1.0]))).all()
+
+
+def test_a_record_with_the_same_slots_beats_a_nearer_one_without_them():
+    full = example("The Eagle", "fish", "no")
+    short = {
+        "prompt": "name[Zizzi], food[fish]",
+        "slots": {"name": "Zizzi", "food": "fish"},
+        "references": ["Zizzi serves fish."],
+    }
+    index = build_index([short, full], PUBS, 100)
+    best = find_candidates(index, [Request("name[Aromi], food[pies], dogs[no]")], 1)[0][0]
+    assert best.text == "Aromi serves pies and dogs must stay outside."
+
+
+def test_a_flag_the_wrong_way_round_counts_against_a_record():
+    index = build_index([example("A", "fish", "yes"), example("B", "pies", "no")], PUBS, 100)
+    best = find_candidates(index, [Request(example("C", "fish", "no")["prompt"])], 1)[0][0]
+    assert best.entry.slots["name"] == "B"
