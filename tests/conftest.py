@@ -20,7 +20,7 @@ for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:  # noqa: ARG001
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
     """In CI a missing service is a failure; only the E2E data, which we may not ship, may lack."""
     outcome = yield
     report = outcome.get_result()
