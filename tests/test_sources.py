@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from broken_rows import BROKEN, GOOD, WIDE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -65,79 +66,6 @@ def _check_sums(items: list[Row | Rejection], counts: Counts) -> None:
 
 
 # --- JSON lines -------------------------------------------------------------------------------
-
-GOOD = b'{"prompt": "p", "references": ["r"]}'
-
-# One line each; the reason is the part of the name before "/".
-BROKEN: dict[str, bytes] = {
-    "broken_json/cut": b'{"prompt": "p", "references": ["r"',
-    "broken_json/comma": b'{"prompt": "p" "response": "r"}',
-    "broken_json/quotes": b"{'prompt': 'p', 'response': 'r'}",
-    "broken_json/bare text": b"prompt: p, response: r",
-    "broken_json/two objects": GOOD + b" " + GOOD,
-    "broken_json/raw tab": b'{"prompt": "a\tb", "response": "r"}',
-    "broken_json/NUL bytes": b"\x00\x00\x00",
-    "not_an_object/list": b'["p", "r"]',
-    "not_an_object/text": b'"p"',
-    "not_an_object/number": b"1",
-    "not_an_object/null": b"null",
-    "missing_prompt/no key": b'{"response": "r"}',
-    "missing_prompt/null": b'{"prompt": null, "response": "r"}',
-    "missing_prompt/typo": b'{"promt": "p", "response": "r"}',
-    "prompt_not_text/number": b'{"prompt": 7, "response": "r"}',
-    "prompt_not_text/list": b'{"prompt": ["p"], "response": "r"}',
-    "empty_prompt/nothing": b'{"prompt": "", "response": "r"}',
-    "empty_prompt/spaces": b'{"prompt": " \\n\\t", "response": "r"}',
-    "empty_prompt/invisible": b'{"prompt": "\\u200b \\ufeff", "response": "r"}',
-    "missing_reference/no key": b'{"prompt": "p"}',
-    "missing_reference/empty list": b'{"prompt": "p", "references": []}',
-    "missing_reference/null": b'{"prompt": "p", "reference": null}',
-    "bad_references/text": b'{"prompt": "p", "references": "r"}',
-    "bad_references/object": b'{"prompt": "p", "references": {"1": "r"}}',
-    "reference_not_text/number": b'{"prompt": "p", "references": [1, null]}',
-    "reference_not_text/list": b'{"prompt": "p", "response": ["r"]}',
-    "empty_reference/nothing": b'{"prompt": "p", "response": ""}',
-    "empty_reference/all": b'{"prompt": "p", "references": ["", " "]}',
-    "ambiguous_keys/answers": b'{"prompt": "p", "response": "r", "references": ["r"]}',
-    "ambiguous_keys/chat": b'{"prompt": "p", "messages": []}',
-    "duplicate_key/top": b'{"prompt": "p", "prompt": "q", "response": "r"}',
-    "duplicate_key/below": b'{"prompt": "p", "response": "r", "meta": {"a": 1, "a": 2}}',
-    "duplicate_key/slots": b'{"prompt": "p", "response": "r", "slots": {"a": "x", " a": "y"}}',
-    "not_finite/NaN": b'{"prompt": "p", "response": "r", "meta": {"score": NaN}}',
-    "not_finite/Infinity": b'{"prompt": "p", "response": "r", "meta": {"score": -Infinity}}',
-    "not_finite/1e999": b'{"prompt": "p", "response": "r", "meta": {"score": 1e999}}',
-    "number_too_long/int": b'{"prompt": "p", "response": "r", "meta": {"n": ' + b"9" * 5000 + b"}}",
-    "bad_slots/list": b'{"prompt": "p", "response": "r", "slots": ["a"]}',
-    "bad_slots/number": b'{"prompt": "p", "response": "r", "slots": {"a": 1}}',
-    "bad_slots/nested": b'{"prompt": "p", "response": "r", "slots": {"a": {"b": "c"}}}',
-    "bad_slots/empty value": b'{"prompt": "p", "response": "r", "slots": {"a": " "}}',
-    "bad_context/list": b'{"prompt": "p", "response": "r", "context": ["c"]}',
-    "bad_meta/text": b'{"prompt": "p", "response": "r", "meta": "m"}',
-    "bad_split/unknown": b'{"prompt": "p", "response": "r", "split": "dev"}',
-    "bad_split/list": b'{"prompt": "p", "response": "r", "split": ["train"]}',
-    "bad_messages/no list": b'{"messages": {"role": "user"}}',
-    "bad_messages/empty": b'{"messages": []}',
-    "bad_messages/no object": b'{"messages": ["hello"]}',
-    "bad_messages/no answer": b'{"messages": [{"role": "user", "content": "p"}]}',
-    "bad_messages/no question": b'{"messages": [{"role": "assistant", "content": "r"}]}',
-    "bad_messages/role": b'{"messages": [{"role": "robot", "content": "p"}]}',
-    "bad_messages/role list": b'{"messages": [{"role": ["user"], "content": "p"}]}',
-    "bad_messages/parts": b'{"messages": [{"role": "user", "content": [{"text": "p"}]}]}',
-    "control_character/prompt": b'{"prompt": "a\\u0000b", "response": "r"}',
-    "control_character/reference": b'{"prompt": "p", "response": "a\\u001bb"}',
-    "control_character/slot": b'{"prompt": "p", "response": "r", "slots": {"a": "\\u0007b"}}',
-    "lone_surrogate/prompt": b'{"prompt": "a\\ud83d", "response": "r"}',
-    "lone_surrogate/meta": b'{"prompt": "p", "response": "r", "meta": {"\\uDE00": 1}}',
-    "invalid_utf8/latin-1": '{"prompt": "café", "response": "r"}'.encode("latin-1"),
-    "invalid_utf8/encoded surrogate": b'{"prompt": "\xed\xa0\x80", "response": "r"}',
-    "line_too_long/object": b'{"prompt": "' + b"x" * 9000 + b'", "response": "r"}',
-    "line_too_long/spaces": b" " * 9000,
-    "text_too_long/prompt": b'{"prompt": "' + b"x" * 201 + b'", "response": "r"}',
-    "text_too_long/reference": b'{"prompt": "p", "response": "' + b"x" * 201 + b'"}',
-    "nested_too_deep/meta": b'{"meta": ' + b"[" * 40 + b"]" * 40 + b', "prompt": "p"}',
-    "nested_too_deep/brackets": b"[" * 5900,
-}
-WIDE = Limits(max_chars=200, max_line_bytes=6_000)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -1,0 +1,64 @@
+"""Decoding settings are checked whole, batches keep to their budget, slots choose an answer."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import SCHEMA
+
+from serving._decoding import Decoding, cut_batches, fewest_slot_errors
+from serving.errors import StillhouseError
+from serving.slots import SlotSchema, parse_record
+
+
+def test_slot_errors_choose_among_answers():
+    schema = SlotSchema.from_dict(SCHEMA)
+    record = parse_record("name[The Eagle], food[fish], dogs[no]")
+    texts = [
+        "The Eagle serves fish.",
+        "The Eagle serves fish and dogs must stay outside.",
+        "At The Eagle you get fish; dogs must stay outside.",
+    ]
+    assert fewest_slot_errors(texts, record, schema) == 1
+    assert fewest_slot_errors(texts, None, schema) == 0
+
+
+@given(
+    st.lists(st.integers(0, 40), max_size=30),
+    st.integers(1, 120),
+    st.integers(0, 10),
+)
+def test_batches_keep_to_the_budget_and_lose_nothing(lengths, budget, extra):
+    batches = cut_batches(lengths, budget, extra)
+    flat = [index for batch in batches for index in batch]
+    assert flat == sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    for batch in batches:
+        cost = (max(lengths[i] for i in batch) + extra) * len(batch)
+        assert batch and (cost <= budget or len(batch) == 1)
+    for left, right in pairwise(batches):
+        assert (lengths[right[0]] + extra) * (len(left) + 1) > budget, "one more would have fitted"
+
+
+@pytest.mark.parametrize(
+    ("decoding", "said"),
+    [
+        ({}, ["max_new_tokens is missing"]),
+        (
+            {"max_new_tokens": 0, "top_p": 2, "topk": 5, "method": "magic"},
+            ["'topk' is unknown", "max_new_tokens must", "top_p must", "method must"],
+        ),
+        ({"max_new_tokens": True}, ["max_new_tokens must"]),
+        ({"max_new_tokens": 5, "temperature": float("nan")}, ["temperature must"]),
+        ({"max_new_tokens": 5, "method": ["beam"]}, ["method must"]),
+        ({"max_new_tokens": 5, "beams": 3}, ["greedy does not go with beams 3"]),
+        ({"max_new_tokens": 5, "answers": 3}, ["greedy has one answer, not 3"]),
+        ({"max_new_tokens": 5, "method": "beam", "beams": 2, "answers": 3}, ["no 3 answers"]),
+    ],
+    ids=["missing", "all-at-once", "bool", "nan", "unhashable", "beams", "answers", "n-best"],
+)
+def test_wrong_decoding_settings_are_told_together(decoding, said):
+    with pytest.raises(StillhouseError) as caught:
+        Decoding.from_dict(decoding)
+    assert all(part in str(caught.value) for part in said)
+    assert "\n" not in str(caught.value)
