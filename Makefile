@@ -59,7 +59,7 @@ lock: $(VENV)/.dev ## Resolve pyproject.toml again and write the lock files (UPG
 	  --output-file requirements/train.txt pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --constraint requirements/dev.txt \
 	  --output-file requirements/base.txt pyproject.toml
-	@# the CUDA build of torch comes from the index alone, not from wheels that lie on this machine
+	@# the CUDA build of torch comes from the index alone, not from wheels at hand
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) \
 	  --constraint requirements/dev.txt --extra train --extra gpu \
 	  --output-file requirements/gpu.txt pyproject.toml
@@ -69,19 +69,20 @@ lock: $(VENV)/.dev ## Resolve pyproject.toml again and write the lock files (UPG
 clean: ## Delete what the pipeline made (not the DVC cache, so `make repro` restores it).
 	rm -rf data/prepared data/answers models reports
 
-$(BIN)/python:
+$(VENV)/.created:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit( \
 	  f"Stillhouse needs Python 3.11, found {v[0]}.{v[1]} ($(PYTHON)). Run: make PYTHON=/path/to/python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	@# so that plain dvc, mlflow and bentoml in the activated environment read settings.env too
-	printf '\nset -a; . "$$(dirname "$$VIRTUAL_ENV")/settings.env"; set +a\n' >> $(BIN)/activate
+	printf '\nset -a; . "%s/settings.env"; set +a\n' "$(CURDIR)" >> $(BIN)/activate
+	@touch $@
 
-$(VENV)/.train: requirements/train.txt | $(BIN)/python
+$(VENV)/.train: requirements/train.txt | $(VENV)/.created
 	@echo "Installing the pipeline's environment into $(VENV) (a few minutes, once) ..."
 	$(INSTALL) --requirement requirements/train.txt
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt | $(BIN)/python
+$(VENV)/.dev: requirements/dev.txt | $(VENV)/.created
 	@echo "Installing the development environment into $(VENV) (a few minutes, once) ..."
 	$(INSTALL) --requirement requirements/dev.txt
 	@touch $@ $(VENV)/.train

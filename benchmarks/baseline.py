@@ -22,7 +22,7 @@ import numpy as np
 from serving._classifier import Classifier, Forest, sigmoid
 from serving.baseline import FEATURE_NAMES, Index, build_index, load_index, save_index
 from serving.baseline import find_candidates as find
-from serving.predictor import Request
+from serving.completion import Request
 from serving.slots import SlotSchema
 from stages import _io
 from stages._params import load_params

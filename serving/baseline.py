@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from serving._classifier import Classifier
+from serving.completion import Completion, Request
 from serving.contract import Contract
-from serving.predictor import Completion, Request
+from serving.errors import StillhouseError
 from serving.slots import SlotCheck, SlotSchema, check_answer, parse_record, relexicalise
 
 if TYPE_CHECKING:
@@ -74,14 +75,19 @@ class Index:
     schema: SlotSchema | None
 
 
-def retrieval_text(prompt: str, slots: Mapping[str, str] | None, schema: SlotSchema | None) -> str:
+def retrieval_text(
+    prompt: str,
+    slots: Mapping[str, str] | None,
+    schema: SlotSchema | None,
+    context: str | None = None,
+) -> str:
     """What retrieval compares: the prompt's words, or the record's structure as one word a slot.
 
     Open values (names, numbers) are copied into the answer whatever they are, so only their slot
     and their unit say which answer fits; a closed value or a flag decides the wording.
     """
     if slots is None or schema is None:
-        return prompt
+        return f"{prompt}\n{context}" if context else prompt
     kinds = {name: slot["kind"] for name, slot in schema.slots.items()}
     words = []
     for name, value in slots.items():
@@ -103,8 +109,15 @@ def build_index(
     """Fit the index on prepared examples."""
     entries = tuple(Entry(ex.get("slots"), tuple(ex["references"])) for ex in examples)
     vectoriser = _vectoriser(schema is not None, max_features=max_features)
-    texts = [retrieval_text(ex["prompt"], ex.get("slots"), schema) for ex in examples]
-    matrix = vectoriser.fit_transform(texts)
+    texts = [
+        retrieval_text(ex["prompt"], ex.get("slots"), schema, ex.get("context")) for ex in examples
+    ]
+    try:
+        matrix = vectoriser.fit_transform(texts)
+    except ValueError as error:
+        raise StillhouseError(
+            f"no prompt has a word that retrieval could use ({error}). Check the prompt column."
+        ) from None
     return Index(vectoriser, _search(matrix), entries, schema)
 
 
@@ -114,7 +127,7 @@ def _vectoriser(structured: bool, **arguments: Any) -> "TfidfVectorizer":
     if structured:
         arguments |= {"token_pattern": r"\S+", "lowercase": False}
     else:
-        arguments |= {"ngram_range": (1, 2)}
+        arguments |= {"token_pattern": r"(?u)\w+", "ngram_range": (1, 2)}
     return TfidfVectorizer(dtype=np.float32, sublinear_tf=True, **arguments)
 
 
@@ -136,7 +149,7 @@ def find_candidates(
     """
     slots = [request_slots(request, index.schema) for request in requests]
     texts = [
-        retrieval_text(request.prompt, record, index.schema)
+        retrieval_text(request.prompt, record, index.schema, request.context)
         for request, record in zip(requests, slots, strict=True)
     ]
     wanted = min(max(POOL, count) + (leave_out is not None), len(index.entries))
@@ -201,7 +214,13 @@ def request_slots(request: Request, schema: SlotSchema | None) -> Mapping[str, s
     """The request's record: as given, parsed from the prompt, or None without a schema."""
     if schema is None:
         return None
-    return request.slots if request.slots is not None else parse_record(request.prompt)
+    record = request.slots if request.slots is not None else parse_record(request.prompt)
+    if unknown := sorted(record.keys() - schema.slots.keys()):
+        raise StillhouseError(
+            f"slots {', '.join(unknown)} are not in the schema {schema.name}; "
+            f"it has {', '.join(schema.slots)}. Leave them out."
+        )
+    return record
 
 
 def confidence_features(
@@ -211,7 +230,8 @@ def confidence_features(
     best = candidates[0]
     slots = request_slots(request, index.schema)
     asked = set(slots or ())
-    terms = index.vectoriser.build_analyzer()(retrieval_text(request.prompt, slots, index.schema))
+    text = retrieval_text(request.prompt, slots, index.schema, request.context)
+    terms = index.vectoriser.build_analyzer()(text)
     unseen = sum(term not in index.vectoriser.vocabulary_ for term in terms)
     words = set(best.text.lower().split())
     overlaps = [_jaccard(words, set(other.text.lower().split())) for other in candidates[1:6]]

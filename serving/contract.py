@@ -17,7 +17,8 @@ from serving.errors import StillhouseError
 SCHEMA_VERSION = 1
 CONTRACT_NAME = "contract.json"
 # Formats that run code when they are opened.
-PICKLED_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin.index", ".dill"})
+PICKLED_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill"})
+PICKLED_NAMES = frozenset({"pytorch_model.bin", "training_args.bin", "optimizer.bin"})
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Contract:
 def write_contract(folder: Path, contract: Contract) -> str:
     """Hash every file of `folder`, write its contract.json last; returns the model's digest."""
     hashes = {name: _sha256(folder / name) for name in _other_files(folder)}
+    if problems := _compare(folder, hashes):
+        raise StillhouseError(f"{folder} cannot be a model folder: {'; '.join(problems)}.")
     content = {**asdict(contract), "files": hashes}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     temporary = folder / f".{CONTRACT_NAME}.tmp"
@@ -92,11 +95,12 @@ def _parse(folder: Path) -> Contract:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StillhouseError(f'{path} is not JSON ({error}). Run "dvc repro".') from None
-    if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if type(version) is not int or version < 1 or not isinstance(data.get("files", {}), dict):
         raise StillhouseError(f'{path} has no schema_version. Run "dvc repro" to make it again.')
-    if data["schema_version"] > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise StillhouseError(
-            f"{path} has schema version {data['schema_version']}, this program reads up to "
+            f"{path} has schema version {version}, this program reads up to "
             f"{SCHEMA_VERSION}. Update Stillhouse, or make the model again with this version."
         )
     known = {item.name for item in fields(Contract)}
@@ -113,7 +117,9 @@ def _compare(folder: Path, expected: dict[str, str]) -> list[str]:
     present = _other_files(folder)
     problems = [f"{name} is missing" for name in expected if name not in present]
     for name in present:
-        if Path(name).suffix in PICKLED_SUFFIXES:
+        if (folder / name).is_symlink():
+            problems.append(f"{name} is a link, which may lead out of the folder")
+        elif Path(name).suffix.lower() in PICKLED_SUFFIXES or Path(name).name in PICKLED_NAMES:
             problems.append(f"{name} is a pickle, which is never loaded")
         elif name not in expected:
             problems.append(f"{name} is not in the contract")
@@ -123,7 +129,7 @@ def _compare(folder: Path, expected: dict[str, str]) -> list[str]:
 
 
 def _other_files(folder: Path) -> list[str]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
     names = [path.relative_to(folder).as_posix() for path in paths]
     return [name for name in names if name not in (CONTRACT_NAME, f".{CONTRACT_NAME}.tmp")]
 

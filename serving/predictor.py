@@ -4,40 +4,13 @@ Evaluation answers through this module and production serves through it, so what
 what is shipped. Engines are imported when a folder names them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
+from serving.completion import Completion, Request
 from serving.contract import Contract, read_contract
 from serving.errors import StillhouseError
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt; `slots` is its record when the caller has parsed it already."""
-
-    prompt: str
-    slots: Mapping[str, str] | None = None
-    context: str | None = None
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One answer."""
-
-    text: str
-    prompt_tokens: int
-    """Length of the prompt in the engine's own tokens (words for the baseline)."""
-    completion_tokens: int
-    """Length of the answer in the engine's own tokens (words for the baseline)."""
-    finish_reason: Literal["stop", "length"]
-    confidence: float | None
-    """Probability that the answer is good, where the engine has a calibrated one."""
-    mean_logprob: float | None = None
-    """Mean token log-probability [nats], where the engine generates tokens."""
-    min_logprob: float | None = None
-    """Smallest token log-probability [nats]."""
 
 
 class Predictor(Protocol):
@@ -66,8 +39,12 @@ def load(folder: Path) -> Predictor:
             from serving.baseline import BaselinePredictor
 
             return BaselinePredictor(folder, contract)
+        case "transformers":
+            from serving.transformers_engine import TransformersPredictor
+
+            return TransformersPredictor(folder, contract)
         case unknown:
             raise StillhouseError(
-                f"{folder} asks for engine {unknown!r}; this program has: baseline. "
+                f"{folder} asks for engine {unknown!r}; this program has: baseline, transformers. "
                 f"Update Stillhouse, or make the model again with this version."
             )

@@ -1,7 +1,7 @@
 """Training of the confidence model (serving/_classifier.py): scikit-learn fits, arrays remain.
 
 Logistic regression or random forest on numbers about an answer, then Platt scaling (Platt 1999) on
-out-of-fold scores, so that the calibration never sees a score of a row the model was fitted on.
+other rows, so that the calibration never sees a score of a row the model was fitted on.
 """
 
 from typing import Any, Literal
@@ -9,35 +9,60 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from serving._classifier import Classifier, Forest, Linear, log_odds
+from serving._classifier import Classifier, Forest, Linear, log_odds, sigmoid
 
 Kind = Literal["logistic_regression", "random_forest"]
 KINDS: tuple[Kind, ...] = ("logistic_regression", "random_forest")
 Rows = NDArray[np.float64]
 
 
-def train_classifier(kind: Kind, features: Rows, good: Rows, seed: int) -> Classifier:
-    """Fit one kind on all rows, and its calibration on out-of-fold scores (5 folds)."""
+def train_model(kind: Kind, features: Rows, good: Rows, seed: int) -> Linear | Forest:
+    """Fit one kind of model; `features` is [rows, features], `good` [rows] of 0 and 1."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if min(good.sum(), len(good) - good.sum()) < 5:  # all answers alike: nothing to tell apart
-        return Classifier(_constant(features.shape[1], float(good.mean())), 1.0, 0.0)
+    if not _tells_apart(good):
+        return _constant(features.shape[1], float(good.mean()))
     if kind == "logistic_regression":
-        model: Any = make_pipeline(StandardScaler(), LogisticRegression(random_state=seed))
-    else:
-        model = RandomForestClassifier(
-            n_estimators=100, max_depth=6, min_samples_leaf=10, random_state=seed
-        )
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    scores = cross_val_predict(model, features, good, cv=folds, method="predict_proba")[:, 1]
-    calibration = LogisticRegression(C=1e6).fit(log_odds(scores)[:, None], good)
-    model.fit(features, good)
-    arrays = _linear(model) if kind == "logistic_regression" else forest_arrays(model)
-    return Classifier(arrays, float(calibration.coef_[0, 0]), float(calibration.intercept_[0]))
+        pipeline = make_pipeline(StandardScaler(), LogisticRegression(random_state=seed))
+        return _linear(pipeline.fit(features, good))
+    forest = RandomForestClassifier(
+        n_estimators=100, max_depth=6, min_samples_leaf=10, random_state=seed
+    )
+    return forest_arrays(forest.fit(features, good))
+
+
+def calibrate(model: Linear | Forest, features: Rows, good: Rows) -> Classifier:
+    """Join a model with Platt scaling fitted on rows that it was not trained on."""
+    return Classifier(model, *_platt(model.scores(features), good))
+
+
+def cross_calibrated(scores: Rows, good: Rows, seed: int, folds: int = 5) -> Rows:
+    """Calibrated probabilities of rows whose own fold took no part in the calibration, [rows]."""
+    order = np.random.default_rng(seed).permutation(len(scores))
+    probabilities = np.empty(len(scores))
+    for part in np.array_split(order, min(folds, len(order))):
+        rest = np.setdiff1d(order, part)
+        slope, offset = _platt(scores[rest], good[rest])
+        probabilities[part] = sigmoid(slope * log_odds(scores[part]) + offset)
+    return probabilities
+
+
+def _platt(scores: Rows, good: Rows) -> tuple[float, float]:
+    """Slope and offset of the logistic function of log-odds that fits best; 1 and 0 without one."""
+    from sklearn.linear_model import LogisticRegression
+
+    if not _tells_apart(good):
+        return 1.0, 0.0
+    fitted = LogisticRegression(C=1e6).fit(log_odds(scores)[:, None], good)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+def _tells_apart(good: Rows) -> bool:
+    """Whether both kinds of rows are there often enough to learn from."""
+    return bool(min(good.sum(), len(good) - good.sum()) >= 5)
 
 
 def _constant(features: int, share: float) -> Linear:

@@ -4,6 +4,7 @@ Headline scores go through our Hugging Face `evaluate` modules (stages/_metrics/
 differences use the statistics behind them, resampled with the same prompts for every candidate.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,9 @@ def headline(
     weights = bootstrap_weights(len(examples), settings.resamples, seed)
     tokens = result.statistics["tokens_per_answer"]
     scores["tokens_per_answer"] = corpus_score(tokens, weights, settings.confidence).to_dict()
+    if result.checks is not None:
+        unknown = Counter(slot for check in result.checks for slot in check.unknown)
+        scores["unknown_slots"] = dict(sorted(unknown.items()))  # asked, but not in the schema
     return scores
 
 

@@ -42,12 +42,21 @@ def writing_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp makes 0700
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
+        for file in temporary.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors makes 0600
+        _replace_folder(path, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    """Put `new` at `path`; the old folder steps aside first, so that no moment has neither."""
+    old = new.with_name(f"{new.name}.old")
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,7 +106,7 @@ def read_jsonl(path: Path) -> list[Any]:
     if not path.is_file():
         raise StillhouseError(f'{path} is missing. Run "dvc repro" to make it.')
     rows = []
-    with path.open(encoding="utf-8") as stream:
+    with path.open(encoding="utf-8", errors="replace") as stream:  # damage shows as broken JSON
         for number, line in enumerate(stream, start=1):
             try:
                 rows.append(json.loads(line))

@@ -131,13 +131,18 @@ class Prepare(Section):
     """Data set of a hub source."""
     encoding: str = "utf-8"
     """Text encoding of csv files."""
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    """Character between the columns of csv files."""
     slot_schema: str | None = None
     """YAML file that says how slots are said; absent for data without records."""
     split: SplitShares = SplitShares()
     """Shares cut from train for the splits that the source does not give."""
-    near_duplicate_similarity: Share = 0.9
-    """Jaccard similarity from which a training prompt counts as a copy of a held-out one: over
-    word 3-shingles for text, over slot-value pairs for records."""
+    near_duplicate_similarity: float = Field(0.6, gt=0.0, le=1.0)
+    """Jaccard similarity of word 3-shingles from which a training prompt counts as a copy of a
+    held-out one; one word changed in sixteen leaves 0.67."""
+    near_duplicate_record_similarity: float = Field(1.0, gt=0.0, le=1.0)
+    """The same for records, over slot-value pairs. One slot of n changed leaves (n-1)/(n+1), and
+    answering such a record is what the test asks for, so by default only equal ones are copies."""
     max_chars: int = Field(20_000, ge=1)
     """Longest prompt or reference [characters]; a longer row is rejected."""
     max_line_bytes: int = Field(1_000_000, ge=1)
@@ -234,6 +239,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StillhouseError(f"{path} is missing. Run from the project root.") from None
+    except OSError as error:
+        raise StillhouseError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise StillhouseError(
             f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8."

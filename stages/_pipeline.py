@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, Literal, NamedTuple
 
 from serving.errors import StillhouseError
+from stages._params import read_yaml
 from stages._provenance import file_md5
 from stages._recorder import Line, RecorderError, one_line
 from stages._run import INTERRUPTED, RECORDER, Run, Status, now_ms, track_stage
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (root / "dvc.yaml").is_file():
         raise StillhouseError(f"no dvc.yaml in {root}. Run this in the project's own folder.")
     started = time.perf_counter()
-    with track_stage("pipeline", {"arguments": " ".join(arguments)}, root) as run:
+    settings = read_yaml(root / "params.yaml") if (root / "params.yaml").is_file() else {}
+    with track_stage("pipeline", {"arguments": " ".join(arguments), **settings}, root) as run:
         names = _stage_names(root)  # while the recorder loads
         environment = run.environment()
         code = _repro(arguments, {**os.environ, **environment, "PATH": _path()}, root)

@@ -6,24 +6,25 @@ moment, rows read = rows in the groups + rows rejected.
 """
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from serving import personal_data
 from serving.errors import StillhouseError
-from serving.slots import SlotSchema, is_record, parse_record
+from serving.slots import SlotSchema, is_record, parse_record, render_record
 from stages._duplicates import exact_key, near_duplicate_sets, shingles, slot_pairs
 from stages._params import SplitShares
-from stages._sources import GroupReason, Rejection, Row
+from stages._sources import GroupReason, Reason, Rejection, Row
 
 Split = Literal["train", "validation", "calibration", "test"]
 HELD_OUT: tuple[Split, ...] = ("validation", "calibration", "test")
 SPLITS: tuple[Split, ...] = ("train", *HELD_OUT)
 Example = dict[str, Any]
-Key = tuple[str, str]
-"""Prompt and context: what one example asks."""
+Key = tuple[str, str, str]
+"""Prompt, context and slots: what one example asks."""
 
 
 @dataclass
@@ -68,7 +69,7 @@ def group_rows(
             continue
         row = seen.look(checked)
         split = row.split or "train"
-        same_prompt = groups.rows[split].setdefault((row.prompt, row.context or ""), [])
+        same_prompt = groups.rows[split].setdefault(_key(row), [])
         if split == "train" and any(other.reference == row.reference for other in same_prompt):
             groups.rejected.append(_reject(row, "duplicate_row", "prompt and reference repeated"))
         else:
@@ -76,35 +77,56 @@ def group_rows(
     return groups
 
 
+def _key(row: Row) -> Key:
+    return row.prompt, row.context or "", json.dumps(row.slots, sort_keys=True)
+
+
+def _family(row: Row) -> str:
+    """The same for prompts that ask for the same thing in another order or spelling."""
+    context = exact_key(row.context, None) if row.context else ""
+    return f"{exact_key(row.prompt, row.slots)}\x1f{context}"
+
+
 def _with_slots(row: Row, schema: SlotSchema | None) -> Row | Rejection:
     """The row with its record parsed, where the data has a schema."""
-    if schema is None or row.slots is not None:
+    if schema is None:
         return row
-    if not is_record(row.prompt):
-        return _reject(row, "not_a_record", "expected slot[value], slot[value] as the prompt")
+    if row.slots is None:
+        if not is_record(row.prompt):
+            return _reject(row, "not_a_record", "expected slot[value], slot[value] as the prompt")
+        row = replace(row, slots=parse_record(row.prompt))
+    assert row.slots is not None, "set just above"
+    if unknown := sorted(row.slots.keys() - schema.slots.keys()):
+        return _reject(row, "unknown_slots", f"not in the slot schema: {', '.join(unknown)}")
+    return row if _is_writable(row.slots) else _reject(row, "bad_slots", f"{row.slots}")
+
+
+def _is_writable(slots: dict[str, str]) -> bool:
     try:
-        return replace(row, slots=parse_record(row.prompt))
-    except StillhouseError as error:
-        return _reject(row, "not_a_record", str(error))
+        render_record(slots)
+    except StillhouseError:
+        return False
+    return True
 
 
-def _reject(row: Row, reason: GroupReason, detail: str) -> Rejection:
+def _reject(row: Row, reason: GroupReason | Reason, detail: str) -> Rejection:
     return Rejection(row.file, row.line, reason, f"{detail}: {row.prompt[:120]}")
 
 
-def cut_splits(groups: Groups, shares: SplitShares, seed: int) -> None:
-    """Move a share of the training prompts into each held-out split that the source left empty.
+def cut_splits(groups: Groups, shares: SplitShares, seed: int, given: Collection[str] = ()) -> None:
+    """Move a share of the training prompts into each held-out split that the source does not give.
 
     Prompts that ask for the same thing in another order or spelling move together. Which ones move
-    depends on their text and the seed only, not on their order in the file.
+    depends on their text and the seed only, not on their order in the file. A split that is `given`
+    stays as it is, even when none of its rows could be used.
     """
     families: dict[str, list[Key]] = {}
     for key, rows in groups.rows["train"].items():
-        families.setdefault(exact_key(key[0], rows[0].slots), []).append(key)
+        families.setdefault(_family(rows[0]), []).append(key)
     order = sorted(families, key=lambda name: _hash(f"{seed}\x1f{name}"))
     start = 0
     for split in HELD_OUT:
-        if groups.rows[split]:
+        if split in given or groups.rows[split]:
             continue
         count = round(getattr(shares, split) * len(families))
         for name in order[start : start + count]:
@@ -113,28 +135,33 @@ def cut_splits(groups: Groups, shares: SplitShares, seed: int) -> None:
         start += count
 
 
-def remove_leaks(groups: Groups, similarity: float) -> None:
-    """Reject training prompts that are exact or near copies of a held-out prompt."""
+def remove_leaks(groups: Groups, text_similarity: float, record_similarity: float) -> None:
+    """Reject training prompts that are exact or near copies of a held-out prompt.
+
+    Records are compared by their slot-value pairs, other prompts by word 3-shingles.
+    """
     held_out = [rows[0] for split in HELD_OUT for rows in groups.rows[split].values()]
-    exact = {exact_key(row.prompt, row.slots) for row in held_out}
+    exact = {_family(row) for row in held_out}
     train = groups.rows["train"]
-    for key in [k for k, rows in train.items() if exact_key(k[0], rows[0].slots) in exact]:
+    for key in [key for key, rows in train.items() if _family(rows[0]) in exact]:
         _drop(groups, key, "copy_of_held_out", "asks what a held-out prompt asks")
-    keys = list(train)
-    near = near_duplicate_sets(
-        [_features(train[key][0]) for key in keys], [_features(row) for row in held_out], similarity
-    )
-    best = {match.candidate_index: match for match in near}
-    for index, match in best.items():
-        other = held_out[match.held_out_index].prompt[:80]
-        detail = f"similarity {match.similarity:.2f} to {other!r}"
-        _drop(groups, keys[index], "near_copy_of_held_out", detail)
+    for with_slots, similarity in ((True, record_similarity), (False, text_similarity)):
+        keys = [key for key, rows in train.items() if (rows[0].slots is not None) == with_slots]
+        others = [row for row in held_out if (row.slots is not None) == with_slots]
+        near = near_duplicate_sets(
+            [_features(train[key][0]) for key in keys],
+            [_features(row) for row in others],
+            similarity,
+        )
+        for match in near:
+            prompt = others[match.held_out_index].prompt[:80]
+            detail = f"similarity {match.similarity:.2f} to {prompt!r}"
+            _drop(groups, keys[match.candidate_index], "near_copy_of_held_out", detail)
 
 
 def _features(row: Row) -> frozenset[str]:
-    if row.slots is not None:
-        return slot_pairs(row.slots)
-    return shingles(row.prompt)
+    context = shingles(row.context) if row.context else frozenset()
+    return context | (shingles(row.prompt) if row.slots is None else slot_pairs(row.slots))
 
 
 def _drop(groups: Groups, key: Key, reason: GroupReason, detail: str) -> None:
@@ -145,7 +172,7 @@ def _drop(groups: Groups, key: Key, reason: GroupReason, detail: str) -> None:
 def _example(rows: Sequence[Row]) -> Example:
     first = rows[0]
     example: Example = {
-        "id": _hash(f"{first.prompt}\x1f{first.context or ''}")[:16],
+        "id": _hash("\x1f".join(_key(first)))[:16],
         "prompt": first.prompt,
         "references": [row.reference for row in rows],
     }
@@ -170,7 +197,7 @@ class PersonalData:
         """Scan one row; under "scrub" the row comes back without what was found."""
         if self.policy == "off":
             return row
-        texts = [row.prompt, row.reference, row.context or ""]
+        texts = [row.prompt, row.reference, row.context or "", *_strings([row.slots, row.meta])]
         scans = [personal_data.find(text) for text in texts]
         found = [span.kind for scan in scans for span in scan.spans]
         self.kinds.update(found)
@@ -179,10 +206,10 @@ class PersonalData:
         return _scrubbed(row) if found and self.policy == "scrub" else row
 
     def clean(self, rejection: Rejection) -> Rejection:
-        """Under "scrub" the detail of a rejection, too, comes back without personal data."""
+        """Under "scrub" the detail goes: it was cut, and half a number looks like nothing."""
         if self.policy != "scrub":
             return rejection
-        return replace(rejection, detail=personal_data.scrub(rejection.detail))
+        return replace(rejection, detail="withheld (prepare.personal_data: scrub)")
 
     def report(self) -> dict[str, Any]:
         """What was found, never the text itself; "not run" where nothing was looked at."""
@@ -203,8 +230,29 @@ def _scrubbed(row: Row) -> Row:
         prompt=scrub(row.prompt),
         reference=scrub(row.reference),
         context=scrub(row.context) if row.context else row.context,
-        slots={k: scrub(v) for k, v in row.slots.items()} if row.slots else row.slots,
+        slots=_mapped(row.slots, scrub),
+        meta=_mapped(row.meta, scrub),
     )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text inside nested lists and mappings, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _strings([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """The same structure with every text changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(key): _mapped(item, change) for key, item in value.items()}
+    return [_mapped(item, change) for item in value] if isinstance(value, list) else value
 
 
 def length_histogram(examples: Mapping[Split, list[Example]], width: int = 5) -> Iterator[str]:

@@ -63,11 +63,12 @@ def apply_profile(name: str, root: Path, keep_edits: bool = False) -> str:
     present = path.read_text(encoding="utf-8") if path.exists() else ""
     committed = _committed(root) or present
     if keep_edits:
-        committed = present
+        committed = present.split("\n", 1)[1] if present.startswith(MARK) else present
     elif present not in ("", committed) and present != _made_by_profile(present, committed, root):
+        keep = f", or lay the profile over them: python -m stages._profile {name} --keep-edits"
         raise StillhouseError(
-            f"{PARAMS} has edits that are not committed and that no profile made. Commit or revert "
-            f"them, or lay the profile over them: python -m stages._profile {name} --keep-edits"
+            f"{PARAMS} has edits that are not committed and that no profile made. Commit them or "
+            f"take them back (git checkout {PARAMS}){'' if name == 'default' else keep}"
         )
     text = committed if name == "default" else render(committed, _overlay(name, root), name)
     check_params(_parse(text), root / PARAMS)
@@ -126,7 +127,7 @@ def main() -> None:
     except StillhouseError as error:
         sys.exit(f"error: {error}")
     sys.stdout.write(difference or f"params.yaml already is profile {arguments.name}.\n")
-    sys.stdout.write("Next: dvc repro\n")
+    sys.stdout.write("Next: make repro\n")
 
 
 if __name__ == "__main__":

@@ -126,7 +126,11 @@ def dvc_md5(path: Path) -> str:
         raise StillhouseError(f"{path} is missing, so it has no hash. Name data that is there.")
     if path.is_file():
         return file_md5(path)
-    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+    files = sorted(
+        (file.relative_to(path).as_posix(), file)
+        for file in path.rglob("*")
+        if file.is_file() and file.parent.name != "__pycache__"  # .dvcignore leaves it out too
+    )
     listing = [{"md5": file_md5(file), "relpath": name} for name, file in files]
     digest = _md5()
     digest.update(json.dumps(listing, sort_keys=True).encode())

@@ -151,8 +151,9 @@ class Run:
     def close(self, status: Status) -> None:
         """End the run and wait until it is written down, or `ANSWER_SECONDS` have passed."""
         self._seconds = time.perf_counter() - self._clock
-        memory = {"peak_memory_mb": provenance.peak_memory_mb()}
-        self._record(metrics=memory, time_ms=now_ms())
+        if self.stage != "pipeline":  # whose own process only waits for DVC
+            memory = {"peak_memory_mb": provenance.peak_memory_mb()}
+            self._record(metrics=memory, time_ms=now_ms())
         if self._line:
             try:
                 # Tried even after a failure: a server that is back should not show a run as going.

@@ -128,7 +128,7 @@ def slot_statistics(checks: Sequence["SlotCheck"]) -> dict[str, Statistics]:
     }
     return {
         name: Statistics(
-            np.asarray([[count(c), c.slots] for c in checks], dtype=np.float64).reshape(-1, 2),
+            np.asarray([[count(c), max(c.slots, 1)] for c in checks], np.float64).reshape(-1, 2),
             _ratio,
             f"{name}|errors per slot of the record|checker:serving.slots",
         )

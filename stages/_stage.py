@@ -11,15 +11,22 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from serving.errors import StillhouseError
 from stages._params import Params, load_params
+from stages._run import Context, track_stage
 
 Paths = dict[str, Path]
 PathsOf = Callable[[str], Paths]
+SPLIT_CONTEXTS: dict[str, Context] = {
+    "train": "training",
+    "validation": "validation",
+    "calibration": "calibration",
+    "test": "evaluation",
+}
 StageFunction = Callable[[Params, Paths, Paths], dict[str, Any]]
 
 
@@ -73,20 +80,22 @@ def _run(
 ) -> None:
     from threadpoolctl import threadpool_limits
 
-    from stages._run import track_stage
-
     stage = function.__name__
     label = f"{stage} {candidate}" if candidate else stage
-    print_line(f"{label}: {', '.join(str(path) for path in inputs.values()) or 'no input files'}")
+    print_line(f"{label}: {', '.join(str(path) for path in inputs.values())}")
     started = time.perf_counter()
-    settings = {"seed": params.seed, **getattr(params, stage).model_dump(mode="json")}
+    sections = {name: getattr(params, name).model_dump(mode="json") for name in ("run", stage)}
+    settings = {"seed": params.seed, **sections["run"], **sections[stage]}
     with (
         track_stage(stage, candidate=candidate, params=settings, root=Path.cwd()) as run,
         threadpool_limits(params.run.threads),
     ):
         metrics = function(params, inputs, outputs)
         run.log_metrics(metrics)
-    folder = Path("reports") / stage / (candidate or "")
+        folder = Path("reports") / stage / (candidate or "")
+        for path in prepared_splits([*inputs.values(), *outputs.values()]):
+            run.log_dataset(path, SPLIT_CONTEXTS[path.stem])
+        run.log_artifacts(small_reports(folder))
     run.write_record(folder / "run.json")
     seconds = time.perf_counter() - started
     print_line(f"{label}: done in {seconds:.1f} s")
@@ -94,6 +103,18 @@ def _run(
         print_line(f"  {line}")
     for path in outputs.values():
         print_line(f"  {path}{'/' if path.is_dir() else ''}  {_size(path)}")
+
+
+def prepared_splits(paths: Iterable[Path]) -> list[Path]:
+    """The prepared splits among a stage's files, whether it reads or writes them."""
+    files = [file for path in paths for file in ([path] if path.is_file() else path.glob("*"))]
+    return sorted(f for f in files if f.suffix == ".jsonl" and f.stem in SPLIT_CONTEXTS)
+
+
+def small_reports(folder: Path) -> list[Path]:
+    """Report files that belong into the tracker too: JSON and CSV up to 1 MB."""
+    files = [*folder.glob("*.json"), *folder.glob("*.csv")]
+    return sorted(f for f in files if f.name != "run.json" and f.stat().st_size < 1_000_000)
 
 
 def print_line(text: str) -> None:
@@ -123,4 +144,4 @@ def _number(value: float) -> str:
 def _size(path: Path) -> str:
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files if file.is_file())
-    return f"{size / 1e6:.2f} MB"
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

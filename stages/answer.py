@@ -13,8 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from serving.completion import Completion, Request
 from serving.contract import digest
-from serving.predictor import Completion, Predictor, Request, load
+from serving.predictor import Predictor, load
 from stages import _io
 from stages._params import Params
 from stages._progress import report_progress

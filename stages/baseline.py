@@ -7,8 +7,9 @@ Writes  models/baseline/ (index, answers, confidence model, contract),
 Run     python -m stages.baseline
 
 The confidence model learns from training prompts that are answered without themselves: is the
-answer good (no slot error, enough chrF)? Logistic regression and random forest are calibrated on
-out-of-fold scores and compared by their Brier score on validation.
+answer good (no slot error, enough chrF)? It is calibrated on validation, which has as many
+references as the prompts it will meet; logistic regression and random forest are compared there by
+the Brier score of cross-fitted probabilities.
 """
 
 from collections.abc import Sequence
@@ -27,11 +28,20 @@ from serving.baseline import (
     find_candidates,
     save_index,
 )
+from serving.completion import Request
 from serving.contract import Contract, write_contract
-from serving.predictor import Request
+from serving.errors import StillhouseError
 from serving.slots import SlotSchema, check_answer
 from stages import _io
-from stages._confidence import KINDS, Rows, brier_score, reliability, train_classifier
+from stages._confidence import (
+    KINDS,
+    Rows,
+    brier_score,
+    calibrate,
+    cross_calibrated,
+    reliability,
+    train_model,
+)
 from stages._params import Params, params_hash
 from stages._scores import (
     bleu_statistics,
@@ -45,6 +55,7 @@ from stages._stage import run_stage
 
 Example = dict[str, Any]
 RESAMPLES = 1000  # of the validation intervals; evaluate's own settings must not re-run this stage
+MIN_TRAIN = 10
 CHUNK = 250  # prompts per task: a task's start costs about as much as ten prompts
 INPUTS = {name: Path("data/prepared") / name for name in ("train.jsonl", "validation.jsonl")}
 INPUTS["slots.json"] = Path("data/prepared/slots.json")
@@ -68,6 +79,11 @@ def baseline(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     schema_data = _io.read_json(inputs["slots.json"])
     schema = SlotSchema.from_dict(schema_data) if schema_data else None
 
+    if len(train) < MIN_TRAIN:
+        raise StillhouseError(
+            f"{inputs['train.jsonl']} has {len(train)} prompts; the baseline needs {MIN_TRAIN}, "
+            f"to answer some of them by the others. Give it more data."
+        )
     if schema is not None:
         train = keep_cleanest_references(train, schema, settings.jobs)
     index = build_index(train, schema, settings.max_features)
@@ -76,22 +92,23 @@ def baseline(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     learned = answer_all(params, index, [train[row] for row in own_rows], own_rows)
     held_out = answer_all(params, index, validation, None)
     models = {
-        kind: train_classifier(kind, learned.features, learned.good, params.seed)
+        kind: train_model(kind, learned.features, learned.good, params.seed)
         for kind in KINDS
         if settings.classifier in ("auto", kind)
     }
-    brier = {
-        kind: brier_score(model.probabilities(held_out.features), held_out.good)
+    confidence = {
+        kind: cross_calibrated(model.scores(held_out.features), held_out.good, params.seed)
         for kind, model in models.items()
     }
+    brier = {kind: brier_score(values, held_out.good) for kind, values in confidence.items()}
     winner = min(brier, key=lambda kind: brier[kind])
+    classifier = calibrate(models[winner], held_out.features, held_out.good)
 
     with _io.writing_folder(outputs["model"]) as folder:
         save_index(folder, index, settings.index)
-        models[winner].save(folder / "classifier.safetensors")
+        classifier.save(folder / "classifier.safetensors")
         write_contract(folder, _contract(params, schema_data, inputs["train.jsonl"]))
     metrics = _validation_scores(validation, held_out, schema is not None, params.seed)
-    confidence = models[winner].probabilities(held_out.features)
     metrics["confidence"] = {
         "classifier": winner,
         "brier": brier,
@@ -99,7 +116,8 @@ def baseline(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     }
     metrics["size_mb"] = sum(f.stat().st_size for f in outputs["model"].iterdir()) / 1e6
     _io.write_json(outputs["reports"] / "validation.json", metrics)
-    _write_reliability(outputs["reports"] / "reliability.csv", confidence, held_out.good)
+    path = outputs["reports"] / "reliability.csv"
+    _write_reliability(path, confidence[winner], held_out.good)
     return metrics
 
 
@@ -159,7 +177,7 @@ def answer_all(
 def _answer_chunk(
     index: Index, examples: Sequence[Example], candidates: int, leave_out: Sequence[int] | None
 ) -> tuple[list[Candidate], list[list[float]]]:
-    requests = [Request(example["prompt"], example.get("slots")) for example in examples]
+    requests = [Request(e["prompt"], e.get("slots"), e.get("context")) for e in examples]
     found = find_candidates(index, requests, candidates, leave_out)
     pairs = zip(requests, found, strict=True)
     return [c[0] for c in found], [confidence_features(index, r, c) for r, c in pairs]
@@ -202,8 +220,9 @@ def _validation_scores(
 
 
 def _write_reliability(path: Path, confidence: Rows, good: Rows) -> None:
-    rows = [f"{c:.4f},{share:.4f},{count}" for c, share, count in reliability(confidence, good)]
-    _io.write_text(path, "\n".join(["confidence,share_good,prompts", *rows]) + "\n")
+    bins = reliability(confidence, good)
+    rows = [f"{mean:.4f},{share:.4f},{mean:.4f},{count}" for mean, share, count in bins]
+    _io.write_text(path, "\n".join(["confidence,share_good,ideal,prompts", *rows]) + "\n")
 
 
 def main() -> None:

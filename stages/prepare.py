@@ -14,6 +14,7 @@ prompt is on two sides; then training prompts that are copies of a held-out one,
 removed from train only.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -53,23 +54,34 @@ def prepare(
     """Read, check, group, split and report; returns the counts."""
     settings = params.prepare
     schema_data = read_yaml(Path(settings.slot_schema)) if settings.slot_schema else None
-    schema = SlotSchema.from_dict(schema_data) if schema_data else None
+    schema = SlotSchema.from_dict(schema_data) if schema_data is not None else None
     personal, read = PersonalData(settings.personal_data), Counts()
 
     groups = group_rows(read_source(settings, params.seed, read), schema, personal)
     _io.write_jsonl(outputs["prepared"] / "rejected.jsonl", map(asdict, groups.rejected))
-    cut_splits(groups, settings.split, params.seed)
-    remove_leaks(groups, settings.near_duplicate_similarity)
+    cut_splits(groups, settings.split, params.seed, given_splits(settings))
+    remove_leaks(
+        groups, settings.near_duplicate_similarity, settings.near_duplicate_record_similarity
+    )
     _check_splits(groups, outputs["prepared"])
 
     examples = {split: groups.examples(split) for split in SPLITS}
-    for split, rows in examples.items():
-        _io.write_jsonl(outputs["prepared"] / f"{split}.jsonl", rows)
+    for split in reversed(SPLITS):  # train last: a stage that finds it finds the others too
+        _io.write_jsonl(outputs["prepared"] / f"{split}.jsonl", examples[split])
     _io.write_jsonl(outputs["prepared"] / "rejected.jsonl", map(asdict, groups.rejected))
     _io.write_json(outputs["prepared"] / "slots.json", schema_data)
     counts = groups.counts() | {"blank_lines": read.blank, "warnings": dict(read.warnings)}
     _write_reports(outputs["reports"], counts, examples, personal)
     return counts
+
+
+def given_splits(settings: Prepare) -> set[str]:
+    """Splits that the source gives, whether or not any of their rows can be used."""
+    if settings.source == "incidents":
+        return set(SPLITS)
+    if settings.source == "hub":
+        return set(settings.hub.splits) if settings.hub else set()
+    return {split for split in SPLITS if getattr(settings.files, split) is not None}
 
 
 def read_source(settings: Prepare, seed: int, counts: Counts) -> Iterator[Row | Rejection]:
@@ -135,6 +147,7 @@ def _read_files(settings: Prepare, counts: Counts) -> Iterator[Row | Rejection]:
                 prompt_column=settings.columns.prompt,
                 response_column=settings.columns.response,
                 encoding=settings.encoding,
+                delimiter=settings.delimiter,
                 counts=counts,
                 limits=_limits(settings),
                 file=file.path,
@@ -148,6 +161,12 @@ def _limits(settings: Prepare) -> Limits:
 def _check_splits(groups: Groups, folder: Path) -> None:
     """Every split needs prompts, and train more than one thing to say."""
     empty = [split for split in SPLITS if not groups.rows[split]]
+    reasons = Counter(rejection.reason for rejection in groups.rejected)
+    if empty and reasons["not_a_record"] > groups.read / 2:
+        raise StillhouseError(
+            f"{reasons['not_a_record']} of {groups.read} prompts are no records like slot[value], "
+            f"slot[value]. If your data has none, set prepare.slot_schema: null."
+        )
     if empty:
         raise StillhouseError(
             f"no usable row for {', '.join(empty)}: {groups.read} rows read, "

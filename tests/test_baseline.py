@@ -9,9 +9,19 @@ from toy import SCHEMA, example, write_prepared
 
 from serving._classifier import Classifier, Forest, Linear, log_odds, sigmoid
 from serving.baseline import build_index, find_candidates, load_index, retrieval_text, save_index
-from serving.predictor import Request, load
+from serving.completion import Request
+from serving.errors import StillhouseError
+from serving.predictor import load
 from serving.slots import SlotSchema
-from stages._confidence import brier_score, forest_arrays, reliability, train_classifier
+from stages import _io
+from stages._confidence import (
+    brier_score,
+    calibrate,
+    cross_calibrated,
+    forest_arrays,
+    reliability,
+    train_model,
+)
 from stages._params import check_params
 from stages.baseline import baseline, keep_cleanest_references
 
@@ -144,19 +154,21 @@ def test_logistic_arrays_equal_scikit_learn():
 @pytest.mark.parametrize("kind", ["logistic_regression", "random_forest"])
 def test_confidence_is_calibrated_on_data_it_did_not_see(kind):
     generator = np.random.default_rng(2)
-    features = generator.normal(size=(4000, 3))
-    good = (generator.random(4000) < sigmoid(2 * features[:, 0])).astype(float)
-    trained = train_classifier(kind, features[:2000], good[:2000], seed=0)
-    confidence = trained.probabilities(features[2000:])
-    held_out = good[2000:]
+    features = generator.normal(size=(6000, 3))
+    good = (generator.random(6000) < sigmoid(2 * features[:, 0])).astype(float)
+    model = train_model(kind, features[:2000], good[:2000], seed=0)
+    confidence = calibrate(model, features[2000:4000], good[2000:4000]).probabilities(
+        features[4000:]
+    )
+    held_out = good[4000:]
     assert confidence.mean() == pytest.approx(held_out.mean(), abs=0.03)
     sure = confidence > 0.8
     assert held_out[sure].mean() == pytest.approx(confidence[sure].mean(), abs=0.06)
 
 
 def test_answers_that_are_all_good_give_that_share():
-    trained = train_classifier("random_forest", np.zeros((50, 3)), np.ones(50), seed=0)
-    confidence = trained.probabilities(np.ones((2, 3)))
+    model = train_model("random_forest", np.zeros((50, 3)), np.ones(50), seed=0)
+    confidence = calibrate(model, np.zeros((9, 3)), np.ones(9)).probabilities(np.ones((2, 3)))
     assert (confidence > 0.99).all()
 
 
@@ -175,6 +187,25 @@ def test_only_the_cleanest_references_are_handed_on():
     kept = keep_cleanest_references([short, only_short], PUBS, jobs=1)
     assert kept[0]["references"] == pub["references"]
     assert kept[1]["references"] == ["A serves fish."]
+
+
+def test_calibration_moves_a_model_that_was_trained_on_easier_rows():
+    generator = np.random.default_rng(3)
+    features = generator.normal(size=(3000, 1))
+    model = train_model("logistic_regression", features, (features[:, 0] > 1).astype(float), 0)
+    good = (generator.random(3000) < 0.9).astype(float)
+    confidence = calibrate(model, features, good).probabilities(features)
+    assert confidence.mean() == pytest.approx(0.9, abs=0.02)
+
+
+def test_cross_calibration_leaves_each_row_out_of_its_own_calibration():
+    scores, good = np.linspace(0.1, 0.9, 40), np.asarray([0.0, 1.0] * 20)
+    before = cross_calibrated(scores, good, seed=0, folds=40)
+    flipped = good.copy()
+    flipped[7] = 1 - flipped[7]
+    after = cross_calibrated(scores, flipped, seed=0, folds=40)
+    assert after[7] == before[7]
+    assert not np.allclose(np.delete(after, 7), np.delete(before, 7))
 
 
 def test_brier_score_by_hand():
@@ -203,3 +234,28 @@ def test_a_flag_the_wrong_way_round_counts_against_a_record():
     index = build_index([example("A", "fish", "yes"), example("B", "pies", "no")], PUBS, 100)
     best = find_candidates(index, [Request(example("C", "fish", "no")["prompt"])], 1)[0][0]
     assert best.entry.slots["name"] == "B"
+
+
+@pytest.mark.parametrize("prompt", ["1 + 1", "?", ""])
+def test_prompts_without_long_words_are_searched_or_refused(prompt):
+    examples = [{"prompt": prompt, "references": ["a"]}] * 3
+    if prompt == "1 + 1":
+        assert find_candidates(build_index(examples, None, 100), [Request("1")], 1)[0]
+    else:
+        with pytest.raises(StillhouseError, match="Check the prompt column"):
+            build_index(examples, None, 100)
+
+
+def test_slots_that_the_schema_does_not_know_are_refused():
+    index = build_index([example("A", "fish", "yes")], PUBS, 100)
+    with pytest.raises(StillhouseError, match="slots colour are not in the schema pubs"):
+        find_candidates(index, [Request("name[A], colour[red]")], 1)
+
+
+def test_too_little_data_is_one_clear_error(tmp_path):
+    write_prepared(tmp_path)
+    names = ("train.jsonl", "validation.jsonl", "slots.json")
+    inputs = {name: tmp_path / name for name in names}
+    _io.write_jsonl(inputs["train.jsonl"], [example("A", "fish", "yes")])
+    with pytest.raises(StillhouseError, match="has 1 prompts; the baseline needs 10"):
+        baseline(PARAMS, inputs, {"model": tmp_path / "model", "reports": tmp_path / "reports"})

@@ -22,6 +22,7 @@ from structure import (
 
 from stages._params import Params, Section, check_params, json_schema, load_params
 from stages._profile import merge
+from stages._provenance import dvc_md5
 
 # Support that changes what is recorded or printed, never what a stage computes: an edit there must
 # not make every result stale.
@@ -181,3 +182,29 @@ def test_readme_lists_every_stage():
     rows = re.findall(r"^\| `(\w+)` \|", readme, re.M)
     assert rows == list(dvc_stages())
     assert len(readme.splitlines()) < 200
+
+
+def test_dvc_lock_belongs_to_this_tree():
+    lock = read_yaml(ROOT / "dvc.lock")["stages"]
+    made = {path for stage in dvc_stages().values() for path in out_paths(stage)}
+    made |= {path.replace("${item}", "baseline") for path in made}
+    checked = 0
+    for name, stage in lock.items():
+        for dep in stage["deps"]:
+            if dep["path"] not in made and dep["path"] != "data/raw":
+                assert dvc_md5(ROOT / dep["path"]) == dep["md5"], f"{name}: run dvc repro, commit"
+                checked += 1
+    assert checked >= 20
+
+
+def test_params_file_names_every_param_that_a_default_run_reads():
+    data = read_yaml(ROOT / "params.yaml")
+    optional = {"files", "hub"}  # of other sources
+    checked = 0
+    for section, field in Params.model_fields.items():
+        if section == "seed":
+            continue
+        for name in set(type(field.default).model_fields) - optional:
+            assert name in data[section], f"{section}.{name}"
+            checked += 1
+    assert checked >= 25

@@ -73,3 +73,9 @@ def test_sha256_is_the_standard_one(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_file(tmp_path / "f") == expected
+
+
+def test_everyone_may_read_what_a_folder_holds(tmp_path):
+    with writing_folder(tmp_path / "model") as folder:
+        (folder / "weights").touch(mode=0o600)
+    assert (tmp_path / "model/weights").stat().st_mode & 0o777 == 0o644

@@ -93,8 +93,8 @@ def test_a_store_goes_to_another_process_and_opens_its_files_anew(tmp_path):
     write_store(tmp_path)
     store = read_labels(tmp_path, manifest())
     first = store[0]
-    store.close()
     assert_equal(pickle.loads(pickle.dumps(store))[0], first)
+    store.close()
     assert_equal(store[0], first)
 
 
@@ -160,7 +160,7 @@ def test_a_label_that_does_not_fit_is_refused(tmp_path, changes, told):
         ("token_logprobs", 0.5, "above 0"),
         ("tail_logmass", 0.5, "above 0"),
         ("topk_ids", 1536, "outside the vocabulary"),
-        ("tail_logmass", np.log(0.9), "instead of 1 at token 2"),
+        ("tail_logmass", np.log(0.43), "instead of 1 at token 2"),
     ],
 )
 def test_what_is_no_distribution_is_refused(tmp_path, name, value, told):
@@ -217,6 +217,13 @@ def test_a_mismatch_names_each_field_that_differs_and_no_other():
 def test_long_values_are_shown_from_where_they_differ():
     with pytest.raises(StillhouseError, match=r"expected …1…, found …2…\."):
         check(manifest(data_sha256="d" * 63 + "1"), manifest(data_sha256="d" * 63 + "2"))
+
+
+def test_whatever_changes_the_fingerprint_is_told():
+    other = manifest(decoding={"beams": 5.0, "answers": 2})
+    assert other.fingerprint() != manifest().fingerprint()
+    with pytest.raises(StillhouseError, match=r"decoding.beams: expected 5, found 5\.0"):
+        check(manifest(), other)
 
 
 def test_equal_manifests_pass_and_key_order_is_no_difference():

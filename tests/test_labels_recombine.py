@@ -93,6 +93,13 @@ def test_quantities_under_one_slot_come_from_one_record():
     assert not {(slots["value"], slots["limit"]) for slots in loose} <= asked
 
 
+def test_slots_that_say_nothing_or_are_hardly_ever_there_hang_on_none():
+    train = [record(name=f"N{i}", kind="pub", food=f"F{i % 3}") for i in range(20_001)]
+    train[1] = record(name="N1", kind="pub", stars="5")  # every second one is measured
+    parents = recombine(train, [], None, 1, 0).description["parents"]
+    assert parents == {"name": None, "kind": None, "food": None, "stars": None}
+
+
 def test_fewer_come_out_where_the_values_do_not_combine_into_more():
     pool = recombine([record(name="A", food="B"), record(name="C", food="D")], [], None, 10, 0)
     assert len(pool.examples) <= 2

@@ -12,6 +12,7 @@ from label_cases import answers, contents, label, manifest, write_store
 
 from serving.errors import StillhouseError
 from stages._labels import read_index, read_labels, shards_done, write_index, write_shard
+from stages._labels.shards import _sealed
 
 
 def cut(folder):
@@ -39,14 +40,16 @@ def swap(folder):
         (folder / f"shard-00001.{suffix}").write_bytes(data)
 
 
-def forge_counts(folder):
-    """A description that is consistent in itself, but not with the arrays."""
-    from stages._labels.shards import _sealed
+def forge(**changes):
+    """A description that is consistent in itself, but not with the arrays or its name."""
 
-    path = folder / "shard-00001.json"
-    content = json.loads(path.read_bytes())
-    del content["sha256"]
-    path.write_bytes(_sealed(content | {"labels": 5}))
+    def damage(folder):
+        path = folder / "shard-00001.json"
+        content = json.loads(path.read_bytes())
+        del content["sha256"]
+        path.write_bytes(_sealed(content | changes))
+
+    return damage
 
 
 DAMAGES = {
@@ -63,7 +66,9 @@ DAMAGES = {
     "flip-rejected": flip("shard-00001.json", 0.2),
     "foreign": put_foreign,
     "other-number": swap,
-    "forged-counts": forge_counts,
+    "forged-labels": forge(labels=5),
+    "forged-tokens": forge(tokens=19),
+    "forged-number": forge(number=0),
 }
 
 

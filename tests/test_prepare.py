@@ -95,7 +95,7 @@ def test_copies_of_held_out_prompts_leave_train_only():
         row("how do I rename a printer"),
     ]
     groups = group_rows(rows, None, PersonalData("off"))
-    remove_leaks(groups, similarity=0.8)
+    remove_leaks(groups, text_similarity=0.6, record_similarity=1.0)
     assert [e["prompt"] for e in groups.examples("train")] == ["how do I rename a printer"]
     assert len(groups.examples("test")) == 1
     reasons = groups.counts()["rejected_by_reason"]
@@ -207,3 +207,60 @@ def test_the_built_in_data_has_references_and_slots(tmp_path):
     assert (outputs["reports"] / "difficulty.json").exists()
     header = (outputs["reports"] / "lengths.csv").read_text().splitlines()[0]
     assert header.startswith("words,train_prompts,train_references")
+
+
+def test_a_given_split_that_cannot_be_used_is_not_replaced(tmp_path):
+    settings = jsonl(tmp_path / "train.jsonl", questions(50))
+    (tmp_path / "test.jsonl").write_text("{broken\n" * 3 + json.dumps({"prompt": "x"}) + "\n")
+    settings["files"] |= {"test": {"path": str(tmp_path / "test.jsonl")}}
+    with pytest.raises(StillhouseError, match="no usable row for test"):
+        run(tmp_path, settings)
+
+
+def test_one_question_about_many_contexts_stays_many_examples():
+    rows = [
+        Row("f", n, None, "Summarise the text.", f"S{n}", None, f"Text {n} says {n * n}.", None)
+        for n in range(40)
+    ]
+    groups = group_rows(rows, None, PersonalData("off"))
+    cut_splits(groups, check_params({}, Path("p")).prepare.split, seed=1)
+    remove_leaks(groups, text_similarity=0.95, record_similarity=1.0)
+    assert [len(groups.examples(split)) for split in SPLITS] == [32, 2, 2, 4]
+
+
+def test_one_prompt_with_other_slots_is_another_example():
+    rows = [
+        Row("f", n, None, "Say it.", f"{food}.", {"food": food}, None, None)
+        for n, food in enumerate(("fish", "pies"))
+    ]
+    examples = group_rows(rows, None, PersonalData("off")).examples("train")
+    assert [e["references"] for e in examples] == [["fish."], ["pies."]]
+    assert len({e["id"] for e in examples}) == 2
+
+
+def test_slots_and_meta_are_scrubbed_too():
+    row = Row("f", 1, None, "p", "r", {"who": "a@b.example"}, None, {"by": ["c@d.example"]})
+    seen = PersonalData("scrub")
+    scrubbed = seen.look(row)
+    assert scrubbed.slots == {"who": "[email]"}
+    assert scrubbed.meta == {"by": ["[email]"]}
+    assert seen.report()["found"] == {"email": 2}
+
+
+@pytest.mark.parametrize(
+    ("slots", "reason"),
+    [({"food": "a]b"}, "bad_slots"), ({"colour": "red"}, "unknown_slots")],
+    ids=["unwritable", "unknown"],
+)
+def test_slots_that_no_check_could_use_are_rejected(tmp_path, slots, reason):
+    rows = [{"prompt": f"name[A{n}], food[fish]", "response": f"A{n}: fish."} for n in range(40)]
+    rows.append({"prompt": "p", "response": "r", "slots": slots})
+    settings = jsonl(tmp_path / "a.jsonl", rows) | {"slot_schema": "tests/data/pubs.yaml"}
+    counts, _, _ = run(tmp_path, settings)
+    assert counts["rejected_by_reason"] == {reason: 1}
+
+
+def test_data_without_records_is_told_to_drop_the_schema(tmp_path):
+    settings = jsonl(tmp_path / "a.jsonl", questions(40)) | {"slot_schema": "tests/data/pubs.yaml"}
+    with pytest.raises(StillhouseError, match=r"set prepare\.slot_schema: null"):
+        run(tmp_path, settings)

@@ -7,6 +7,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from serving.errors import StillhouseError
+from serving.slots import Finding, SlotCheck
 from stages._scores import (
     bleu_statistics,
     bootstrap_weights,
@@ -18,6 +19,7 @@ from stages._scores import (
     paired_difference,
     paired_ratio,
     per_prompt,
+    slot_statistics,
 )
 
 WORDS = ["a", "b", "c", "d", "e", "the", "cat", "sat", ",", ".", "On"]
@@ -149,3 +151,9 @@ def test_the_slot_error_module_needs_records_only():
 def test_an_unknown_metric_lists_the_known_ones():
     with pytest.raises(StillhouseError, match="bleu, chrf, exact_match, slot_error_rate"):
         load_metric("rouge")
+
+
+def test_records_without_known_slots_do_not_blow_up_the_error_rate():
+    checks = [SlotCheck((), (Finding("number", None, "7", 0, 1),), (), 0, ("colour",), False)]
+    statistics = slot_statistics(checks)["slot_error_rate"]
+    assert point(statistics) == 1.0

@@ -84,8 +84,15 @@ def test_it_answers_with_a_confidence(service):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
-    [{}, {"prompt": ""}, {"prompt": 5}, {"prompt": "no record"}, {"prompt": "x" * 20_001}],
-    ids=["absent", "empty", "number", "no record", "too long"],
+    [
+        {},
+        {"prompt": ""},
+        {"prompt": 5},
+        {"prompt": "no record"},
+        {"prompt": "x" * 20_001},
+        {"prompt": "colour[red]"},
+    ],
+    ids=["absent", "empty", "number", "no record", "too long", "unknown slot"],
 )
 def test_bad_input_is_a_4xx(service, body):
     status, answer = post(service, body)

@@ -57,12 +57,12 @@ def project(shared, monkeypatch):
 @pytest.fixture
 def postgres():
     """A database of our own on the local server, dropped afterwards."""
-    psycopg2 = pytest.importorskip("psycopg2")
+    psycopg = pytest.importorskip("psycopg")
     server = {"host": "127.0.0.1", "port": 5432, "user": "postgres", "connect_timeout": 3}
     name = f"stillhouse_test_{os.getpid()}"
     try:
-        connection = psycopg2.connect(dbname="postgres", **server)
-    except psycopg2.OperationalError:
+        connection = psycopg.connect(dbname="postgres", **server)
+    except psycopg.OperationalError:
         pytest.skip("no PostgreSQL listens at 127.0.0.1:5432")
     connection.autocommit = True
     cursor = connection.cursor()

@@ -2,6 +2,7 @@
 likely each token was."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,10 @@ from tiny_models import ANSWER, CONTRACT, END, PROMPT, write_model
 
 from serving._decoding import Decoding
 from serving._prompts import PromptEncoder
+from serving.completion import Request
 from serving.contract import read_contract
 from serving.errors import StillhouseError
-from serving.predictor import Request
+from serving.slots import SlotSchema
 from serving.transformers_engine import TransformersPredictor, _draw
 
 EARLY_ENDS = frozenset(range(2, 300, 12))  # so many that answers end at different steps
@@ -126,6 +128,29 @@ def test_several_answers_differ_and_the_likeliest_is_first(folders, method):
         assert 1 < len(answers) <= 4
         assert len({answer.text for answer in answers}) == len(answers)
         assert totals == sorted(totals, reverse=True)
+
+
+@pytest.mark.parametrize("method", ["beam", "sample"])
+def test_several_answers_are_the_request_s_own(folders, method):
+    beams = 3 if method == "beam" else 1
+    predictor = predictor_of(folders["llama"], method=method, beams=beams)
+    batch = predictor.answer_many(REQUESTS, 3)
+    single = [predictor.answer_many([request], 3)[0] for request in REQUESTS]
+    assert [[a.text for a in many] for many in batch] == [[a.text for a in m] for m in single]
+
+
+def test_the_answer_with_the_fewest_slot_errors_is_given(folders):
+    predictor = predictor_of(folders["llama"], method="sample", answers=6, max_new_tokens=8)
+    found = predictor.answer_many(REQUESTS, 6)[0]
+    word = next(a.text for a in found[1:] if a.text not in found[0].text).strip()
+    schema = {
+        "name": "x",
+        "slots": {"word": {"kind": "choice", "values": {"it": [re.escape(word)]}}},
+    }
+    request = replace(REQUESTS[0], slots={"word": "it"})
+    predictor.schema = SlotSchema.from_dict({**schema, "negation": []})
+    chosen = predictor.answer([request])[0]
+    assert word in chosen.text and word not in found[0].text
 
 
 def test_token_logprobs_equal_one_row_at_a_time(folders):

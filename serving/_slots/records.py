@@ -26,7 +26,7 @@ def parse_record(prompt: str) -> dict[str, str]:
         close = _closing(prompt, name.end())
         if close is None:
             raise _no_record(f"the [ of slot {slot!r} is never closed", prompt, name.end() - 1)
-        if close == name.end():
+        if not prompt[name.end() : close].strip():
             raise _no_record(f"slot {slot!r} is empty; leave it out", prompt, close)
         if slot in slots:
             raise _no_record(f"slot {slot!r} comes twice", prompt, name.start(1))

@@ -217,7 +217,9 @@ def _draw_observation(
     if "threshold" in names:
         record["threshold"] = limit
     if "value" in names:
-        record["value"] = _open(rng, "value", lambda: measured(rng, metric, limit), how)
+        record["value"] = limit
+        while record["value"] == limit:  # rounded onto it: nobody would call that past the limit
+            record["value"] = _open(rng, "value", lambda: measured(rng, metric, limit), how)
     return metric.causes
 
 

@@ -67,6 +67,7 @@ GroupReason = Literal[
     "duplicate_row",
     "near_copy_of_held_out",
     "not_a_record",
+    "unknown_slots",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 SlotParser = Callable[[str], dict[str, str] | None]

@@ -1,0 +1,116 @@
+"""From a request to token ids and back, the same for every engine and for training.
+
+A prompt is the contract's template with the user's text in it. The template's special tokens are
+ours; the user's text is only text: a prompt that spells `<|answer|>` gets those characters and
+not the token, or it could end its own turn and speak for the model.
+
+Works on `tokenizer.json` with the `tokenizers` library alone, so no engine needs torch for it.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.completion import Request
+from serving.errors import StillhouseError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER_NAME = "tokenizer.json"
+_PLACEHOLDER = re.compile(r"(\{prompt\}|\{context\})")
+
+
+class PromptEncoder:
+    """Renders, encodes and decodes with one tokenizer and one template."""
+
+    def __init__(self, folder: Path, template: str) -> None:
+        """Load `folder`/tokenizer.json.
+
+        Raises:
+            StillhouseError: no readable tokenizer, or a template without `{prompt}`.
+        """
+        if template.count("{prompt}") != 1:
+            raise StillhouseError(
+                f"{folder}: the prompt template needs {{prompt}} exactly once, found {template!r}. "
+                f"Correct it where the model was made."
+            )
+        self.template = template
+        self.tokenizer = _load(folder)
+        # A tokenizer of its own, because the setting is state that threads would share.
+        self._plain = _load(folder)
+        self._plain.encode_special_tokens = True
+        added = self.tokenizer.get_added_tokens_decoder()
+        self.special = frozenset(number for number, token in added.items() if token.special)
+
+    def encode(self, request: Request) -> list[int]:
+        """Token ids of the rendered prompt; special tokens come from the template alone.
+
+        The whole text is encoded at once, as in training. Only where the user's text changes the
+        special tokens is it encoded apart from the template, as plain text.
+        """
+        parts = _PLACEHOLDER.split(self.template)
+        values = {"{prompt}": request.prompt, "{context}": request.context or ""}
+        whole = self._encode("".join(values.get(part, part) for part in parts))
+        pieces = [[] if part in values else self._encode(part) for part in parts]
+        if self._specials(whole) == self._specials([i for piece in pieces for i in piece]):
+            return whole
+        for number, part in enumerate(parts):
+            if part in values:
+                encoding = self._plain.encode(values[part], add_special_tokens=False)
+                pieces[number] = encoding.ids
+        return [i for piece in pieces for i in piece]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of generated tokens, without special ones."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _specials(self, ids: list[int]) -> list[int]:
+        return [number for number in ids if number in self.special]
+
+
+def _load(folder: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    try:
+        text = (folder / TOKENIZER_NAME).read_text(encoding="utf-8")
+        tokenizer = Tokenizer.from_str(text)
+    except FileNotFoundError:
+        raise StillhouseError(
+            f"{folder} has no {TOKENIZER_NAME}. Run the stage that makes this model again."
+        ) from None
+    except Exception as error:  # tokenizers raises bare Exception
+        raise StillhouseError(
+            f"{folder / TOKENIZER_NAME} is not a tokenizer ({error}). "
+            f"Run the stage that makes this model again."
+        ) from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+class TextStream:
+    """Turns a growing list of tokens into pieces of text that join to the decoded whole."""
+
+    def __init__(self, encoder: PromptEncoder) -> None:
+        self._encoder = encoder
+        self._ids: list[int] = []
+        self._told = ""
+
+    def add(self, token: int) -> str:
+        """The text that is certain now; empty while a character lacks some of its bytes."""
+        self._ids.append(token)
+        text = self._encoder.decode(self._ids)
+        return "" if text.endswith("\N{REPLACEMENT CHARACTER}") else self._tell(text)
+
+    def finish(self) -> str:
+        """What was held back."""
+        return self._tell(self._encoder.decode(self._ids))
+
+    def _tell(self, text: str) -> str:
+        piece = text[len(self._told) :]
+        self._told = text
+        return piece

@@ -1,0 +1,49 @@
+"""The label store: a teacher's answers and its distributions, bound to what made them.
+
+`write_shard` writes the answers to one batch of prompts, `shards_done` tells after an interruption
+which batches are finished, `write_index` closes the store, `read_labels` opens it for training and
+refuses labels that something else made. `sort_out` turns bad answers away with a reason,
+`recombine` makes a pool of prompts without references out of training records.
+"""
+
+from stages._labels.filters import Filters, Reason, reason_to_reject, sort_out
+from stages._labels.manifest import Manifest, check, hash_ids
+from stages._labels.recombine import Pool, recombine
+from stages._labels.records import Distribution, Label, Rejected, Source
+from stages._labels.shards import Shard, id_type, shard_count, shard_range, shards_done, write_shard
+from stages._labels.store import (
+    Index,
+    LabelStore,
+    iterate_labels,
+    read_index,
+    read_labels,
+    write_index,
+)
+
+__all__ = [
+    "Distribution",
+    "Filters",
+    "Index",
+    "Label",
+    "LabelStore",
+    "Manifest",
+    "Pool",
+    "Reason",
+    "Rejected",
+    "Shard",
+    "Source",
+    "check",
+    "hash_ids",
+    "id_type",
+    "iterate_labels",
+    "read_index",
+    "read_labels",
+    "reason_to_reject",
+    "recombine",
+    "shard_count",
+    "shard_range",
+    "shards_done",
+    "sort_out",
+    "write_index",
+    "write_shard",
+]
