@@ -74,7 +74,7 @@ def compare_loading(
     """Seconds to load the stored vectoriser output against fitting it again from the texts."""
     return timed(
         {
-            "stored": lambda: load_index(folder / "float16", schema),
+            "stored": lambda: load_index(folder / "float32", schema),
             "refitted": lambda: build_index(train, schema, max_features),
         }
     )
