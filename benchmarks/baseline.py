@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from serving._classifier import Classifier, Forest, sigmoid
-from serving.baseline import FEATURE_NAMES, Index, build_index, load_index, save_index
+from serving._retrieval import Index, build_index, load_index, save_index
+from serving.baseline import FEATURE_NAMES
 from serving.baseline import find_candidates as find
 from serving.completion import Request
 from serving.slots import SlotSchema

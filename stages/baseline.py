@@ -20,14 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.baseline import (
-    Candidate,
-    Index,
-    build_index,
-    confidence_features,
-    find_candidates,
-    save_index,
-)
+from serving._retrieval import Index, build_index, save_index
+from serving.baseline import Candidate, confidence_features, find_candidates
 from serving.completion import Request
 from serving.contract import Contract, write_contract
 from serving.errors import StillhouseError

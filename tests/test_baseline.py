@@ -8,7 +8,8 @@ import pytest
 from toy import SCHEMA, example, write_prepared
 
 from serving._classifier import Classifier, Forest, Linear, log_odds, sigmoid
-from serving.baseline import build_index, find_candidates, load_index, retrieval_text, save_index
+from serving._retrieval import build_index, load_index, retrieval_text, save_index
+from serving.baseline import find_candidates
 from serving.completion import Request
 from serving.errors import StillhouseError
 from serving.predictor import load

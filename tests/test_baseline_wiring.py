@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from toy import SCHEMA, example, write_prepared
 
 from serving._classifier import Classifier, Forest, Linear
-from serving.baseline import build_index
+from serving._retrieval import build_index
 from serving.completion import Request
 from serving.contract import read_contract
 from serving.predictor import load

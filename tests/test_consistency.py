@@ -182,6 +182,7 @@ def test_readme_lists_every_stage():
     rows = re.findall(r"^\| `(\w+)` \|", readme, re.M)
     assert rows == list(dvc_stages())
     assert len(readme.splitlines()) < 200
+    assert not re.search(r"^[A-Z]{4,}$", readme, re.M), "a placeholder was left"
 
 
 def test_dvc_lock_belongs_to_this_tree():
