@@ -7,9 +7,11 @@ moment, rows read = rows in the groups + rows rejected.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, Literal
 
 from serving import personal_data
@@ -253,6 +255,38 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
         return {change(key): _mapped(item, change) for key, item in value.items()}
     return [_mapped(item, change) for item in value] if isinstance(value, list) else value
+
+
+def vocabulary(examples: Mapping[Split, list[Example]]) -> dict[str, dict[str, float]]:
+    """Distinct words of each split's references, and the share that train's never use."""
+    words = {
+        split: Counter(w for row in rows for text in row["references"] for w in _words(text))
+        for split, rows in examples.items()
+    }
+    known = words["train"].keys()
+    return {
+        split: {
+            "distinct_words": len(counts),
+            "unseen_distinct": len(counts.keys() - known) / max(len(counts), 1),
+            "unseen_occurrences": sum(n for w, n in counts.items() if w not in known)
+            / max(counts.total(), 1),
+        }
+        for split, counts in words.items()
+    }
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def shared_prompts(examples: Mapping[Split, list[Example]]) -> dict[str, int]:
+    """Prompts that two splits both ask, whatever the order and spelling; train shares none."""
+    keys = {
+        split: {(exact_key(row["prompt"], row.get("slots")), row.get("context")) for row in rows}
+        for split, rows in examples.items()
+    }
+    pairs = combinations(keys, 2)
+    return {f"{first} and {second}": len(keys[first] & keys[second]) for first, second in pairs}
 
 
 def length_histogram(examples: Mapping[Split, list[Example]], width: int = 5) -> Iterator[str]:

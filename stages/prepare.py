@@ -5,8 +5,8 @@ Writes  data/prepared/{train,validation,calibration,test}.jsonl: one prompt per 
         references and a stable id; rejected.jsonl: file, line and reason of each unused row;
         slots.json: the slot schema as data (null without one);
         reports/prepare/: counts.json (rows that came in and where they went), difficulty.json,
-        leakage.json (held-out sentences that train has with other values), lengths.csv (length
-        histograms), personal_data.json
+        leakage.json (prompts that two splits share, held-out sentences that train has with other
+        values), vocabulary.json, lengths.csv (length histograms), personal_data.json
 Run     python -m stages.prepare
 
 Splits that the source gives stay as they are. The others are cut from train by prompt, so that no
@@ -37,6 +37,8 @@ from stages._prepared import (
     group_rows,
     length_histogram,
     remove_leaks,
+    shared_prompts,
+    vocabulary,
 )
 from stages._sources import Counts, Limits, Rejection, Row, fetch, read_csv, read_hub, read_jsonl
 from stages._stage import run_stage
@@ -191,7 +193,9 @@ def _write_reports(
     _io.write_json(folder / "personal_data.json", seen.report())
     _io.write_json(folder / "difficulty.json", difficulty(examples["train"], examples["test"]))
     overlap = {split: frame_overlap(examples["train"], examples[split]) for split in HELD_OUT}
-    _io.write_json(folder / "leakage.json", {"sentence_frames_in_train": overlap})
+    leakage = {"shared_prompts": shared_prompts(examples), "sentence_frames_in_train": overlap}
+    _io.write_json(folder / "leakage.json", leakage)
+    _io.write_json(folder / "vocabulary.json", vocabulary(examples))
     _io.write_text(folder / "lengths.csv", "\n".join(length_histogram(examples)) + "\n")
 
 

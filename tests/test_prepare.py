@@ -9,7 +9,15 @@ import pytest
 from serving.errors import StillhouseError
 from stages import _io
 from stages._params import check_params
-from stages._prepared import Groups, PersonalData, cut_splits, group_rows, remove_leaks
+from stages._prepared import (
+    Groups,
+    PersonalData,
+    cut_splits,
+    group_rows,
+    remove_leaks,
+    shared_prompts,
+    vocabulary,
+)
 from stages._sources import Rejection, Row
 from stages.prepare import prepare
 
@@ -264,3 +272,27 @@ def test_data_without_records_is_told_to_drop_the_schema(tmp_path):
     settings = jsonl(tmp_path / "a.jsonl", questions(40)) | {"slot_schema": "tests/data/pubs.yaml"}
     with pytest.raises(StillhouseError, match=r"set prepare\.slot_schema: null"):
         run(tmp_path, settings)
+
+
+def test_vocabulary_counts_what_train_never_says():
+    examples = {
+        "train": [{"prompt": "p", "references": ["A cat sat."]}],
+        "test": [{"prompt": "q", "references": ["a dog sat", "a dog ran"]}],
+    }
+    words = vocabulary(examples)
+    assert words["train"] == {"distinct_words": 3, "unseen_distinct": 0, "unseen_occurrences": 0}
+    assert words["test"]["distinct_words"] == 4  # a dog sat ran
+    assert words["test"]["unseen_distinct"] == 2 / 4
+    assert words["test"]["unseen_occurrences"] == 3 / 6  # dog dog ran
+
+
+def test_prompts_that_two_splits_share_are_counted_in_any_spelling():
+    def asks(*prompts):
+        return [{"prompt": prompt, "references": ["r"]} for prompt in prompts]
+
+    splits = {"train": asks("a b"), "validation": asks("c d", "e f"), "test": asks("C d!", "g h")}
+    assert shared_prompts(splits) == {
+        "train and validation": 0,
+        "train and test": 0,
+        "validation and test": 1,
+    }
