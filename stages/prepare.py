@@ -31,7 +31,6 @@ from stages._prepared import (
     SPLITS,
     Example,
     Groups,
-    PersonalData,
     Split,
     cut_splits,
     group_rows,
@@ -40,6 +39,7 @@ from stages._prepared import (
     shared_prompts,
     vocabulary,
 )
+from stages._privacy import PersonalData
 from stages._sources import Counts, Limits, Rejection, Row, fetch, read_csv, read_hub, read_jsonl
 from stages._stage import run_stage
 

@@ -11,13 +11,13 @@ from stages import _io
 from stages._params import check_params
 from stages._prepared import (
     Groups,
-    PersonalData,
     cut_splits,
     group_rows,
     remove_leaks,
     shared_prompts,
     vocabulary,
 )
+from stages._privacy import PersonalData
 from stages._sources import Rejection, Row
 from stages.prepare import prepare
 
