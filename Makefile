@@ -67,7 +67,7 @@ lock: $(VENV)/.dev ## Resolve pyproject.toml again and write the lock files (UPG
 
 .PHONY: clean
 clean: ## Delete what the pipeline made (not the DVC cache, so `make repro` restores it).
-	rm -rf data/prepared data/answers models reports
+	rm -rf data/prepared data/labels data/answers models reports scratch
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit( \

@@ -61,6 +61,10 @@ class PromptEncoder:
                 pieces[number] = encoding.ids
         return [i for piece in pieces for i in piece]
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Token ids of an answer to learn from, as plain text and without an end token."""
+        return self._plain.encode(text, add_special_tokens=False).ids
+
     def decode(self, ids: list[int]) -> str:
         """Text of generated tokens, without special ones."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)

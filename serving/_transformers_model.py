@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers.utils import logging
 
 from serving._decoding import Decoding
 from serving._prompts import PromptEncoder
@@ -61,6 +62,7 @@ def generation_config(ends: frozenset[int], **settings: Any) -> Any:
 def _from_pretrained(
     folder: Path, contract: Contract, device: torch.device
 ) -> tuple[Any, dict[str, Any]]:
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # stages tell their own progress
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     quantized = getattr(config, "quantization_config", None) is not None
     library: Any = AutoModelForCausalLM  # its types leave out `output_loading_info`
@@ -85,15 +87,15 @@ def _end_tokens(model: Any) -> frozenset[int]:
     return frozenset(ends)
 
 
-def longest_prompt(folder: Path, contract: Contract, decoding: Decoding, config: Any) -> int:
+def longest_prompt(contract: Contract, decoding: Decoding, config: Any) -> int:
     """Longest prompt [tokens] by the contract's limits, checked against the model's positions."""
     longest = contract.limits.get("max_prompt_tokens")
     if longest is None:
-        raise StillhouseError(f"{folder}: limits lack max_prompt_tokens. {AGAIN}")
+        raise StillhouseError(f"The contract's limits lack max_prompt_tokens. {AGAIN}")
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and longest + decoding.max_new_tokens > positions:
         raise StillhouseError(
-            f"{folder}: max_prompt_tokens {longest} and max_new_tokens {decoding.max_new_tokens} "
+            f"max_prompt_tokens {longest} and max_new_tokens {decoding.max_new_tokens} "
             f"do not fit the model's {positions} positions. Lower one of them and make it again."
         )
     return longest

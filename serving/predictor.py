@@ -4,9 +4,10 @@ Evaluation answers through this module and production serves through it, so what
 what is shipped. Engines are imported when a folder names them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from serving.completion import Completion, Request
 from serving.contract import Contract, read_contract
@@ -27,13 +28,18 @@ class Predictor(Protocol):
         ...
 
 
-def load(folder: Path) -> Predictor:
+def load(folder: Path, decoding: Mapping[str, Any] | None = None) -> Predictor:
     """Check a model folder against its contract and load it with the engine it names.
+
+    Args:
+        decoding: settings in place of the contract's, such as those of a labelling run.
 
     Raises:
         StillhouseError: the folder is not what its contract says, or the engine is unknown.
     """
     contract = read_contract(folder)
+    if decoding is not None:
+        contract = replace(contract, decoding=dict(decoding))
     match contract.engine:
         case "baseline":
             from serving.baseline import BaselinePredictor
@@ -43,8 +49,12 @@ def load(folder: Path) -> Predictor:
             from serving.transformers_engine import TransformersPredictor
 
             return TransformersPredictor(folder, contract)
+        case "endpoint":
+            from serving.endpoint_engine import EndpointPredictor
+
+            return EndpointPredictor(folder, contract)
         case unknown:
             raise StillhouseError(
-                f"{folder} asks for engine {unknown!r}; this program has: baseline, transformers. "
-                f"Update Stillhouse, or make the model again with this version."
+                f"{folder} asks for engine {unknown!r}; this program has: baseline, transformers, "
+                f"endpoint. Update Stillhouse, or make the model again with this version."
             )

@@ -42,13 +42,29 @@ class TransformersPredictor:
         Raises:
             StillhouseError: the folder, its template, limits or decoding settings do not work.
         """
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model, ends = load_model(folder, contract, where)
+        prompts = PromptEncoder(folder, contract.prompt_template)
+        check_vocabulary(folder, prompts, model.config)
+        self._use(model, ends, prompts, contract)
+
+    @classmethod
+    def around(
+        cls, model: Any, ends: frozenset[int], prompts: PromptEncoder, contract: Contract
+    ) -> "TransformersPredictor":
+        """A predictor of a model in memory, such as one that is being trained."""
+        predictor = cls.__new__(cls)
+        predictor._use(model, ends, prompts, contract)
+        return predictor
+
+    def _use(
+        self, model: Any, ends: frozenset[int], prompts: PromptEncoder, contract: Contract
+    ) -> None:
         self.contract = contract
         self.decoding = Decoding.from_dict(contract.decoding)
-        self.prompts = PromptEncoder(folder, contract.prompt_template)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model, self.ends = load_model(folder, contract, self.device)
-        self.longest_prompt = longest_prompt(folder, contract, self.decoding, self.model.config)
-        check_vocabulary(folder, self.prompts, self.model.config)
+        self.model, self.ends, self.prompts = model, ends, prompts
+        self.device = model.device
+        self.longest_prompt = longest_prompt(contract, self.decoding, model.config)
         self.schema = SlotSchema.from_dict(contract.slot_schema) if contract.slot_schema else None
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:

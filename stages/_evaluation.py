@@ -153,6 +153,7 @@ def per_prompt_rows(examples: Sequence[Example], result: Scored) -> list[Example
         {
             "id": example["id"],
             "prompt": example["prompt"],
+            **({"slots": example["slots"]} if example.get("slots") else {}),
             "output": result.answers[number]["text"],
             "references": example["references"],
             "confidence": result.answers[number].get("confidence"),

@@ -181,8 +181,278 @@ class Baseline(Section):
     """Processes that answer chunks of a large batch [count]."""
 
 
+class DecoderShape(Section):
+    """Shape of a Llama-type decoder."""
+
+    layers: int = Field(4, ge=1)
+    """Decoder layers [count]."""
+    width: int = Field(160, ge=8)
+    """Width of the residual stream [channels]."""
+    heads: int = Field(5, ge=1)
+    """Attention heads [count]; must divide the width."""
+    kv_heads: int = Field(5, ge=1)
+    """Key-value heads [count]; must divide the heads."""
+    feed_forward: int = Field(448, ge=8)
+    """Width inside the feed-forward layers [neurons]."""
+    positions: int = Field(512, ge=16)
+    """Longest prompt and answer together [tokens]."""
+
+
+class Training(Section):
+    """How a model is trained."""
+
+    steps: int = Field(600, ge=1)
+    """Optimizer steps [count]."""
+    batch_tokens: int = Field(2048, ge=16)
+    """Tokens of one optimizer step, padding included [count]; rows are bucketed by length."""
+    micro_batch_tokens: int | None = Field(None, ge=16)
+    """Tokens that pass through the model at once [count]; null: the whole batch."""
+    learning_rates: tuple[float, ...] = Field((0.002,), min_length=1, strict=False)
+    """Peak learning rates; with several, each one trains for `sweep_share` of the steps first and
+    the lowest validation loss wins."""
+    sweep_share: Share = 0.2
+    """Share of the steps that each learning rate of a sweep gets."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon orthogonalises the updates of hidden matrices: small decoders learn much sooner from it.
+    It needs whole matrices, so sharded (FSDP) training takes adamw."""
+    warmup_share: Share = 0.05
+    """Share of the steps in which the learning rate rises; then it falls along a cosine."""
+    value_noise: Share = 0.0
+    """Share of the copied slot values that are made up, in prompt and reference alike; teaches
+    copying values that were never seen. Of references only, not of a teacher's labels."""
+    weight_decay: float = Field(0.01, ge=0.0)
+    """Decoupled decay of hidden matrices."""
+    clip_norm: float = Field(1.0, gt=0.0)
+    """Largest norm of a step's gradient."""
+    validations: int = Field(3, ge=1)
+    """Times that the model answers validation prompts during training [count]; the best stays."""
+    validation_prompts: int = Field(150, ge=1)
+    """Validation prompts answered each time [count], the first ones of the split."""
+    checkpoint_every_s: float = Field(30.0, ge=0.0)
+    """Time between checkpoints for resuming [s]; changes no result."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of matrix products; auto takes bfloat16 where the processor has instructions for it."""
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    """Attention implementation of transformers."""
+
+
+class Generation(Section):
+    """How a model writes its answers."""
+
+    method: Literal["greedy", "beam", "sample"] = "greedy"
+    """greedy: likeliest token; beam: beam search; sample: drawn at random."""
+    beams: int = Field(1, ge=1)
+    """Beams kept by beam search [count]."""
+    length_penalty: float = 1.0
+    """Exponent of the length that divides a beam's log-probability; larger: longer answers."""
+    temperature: float = Field(1.0, gt=0.0)
+    """Divides the logits of `sample`."""
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """`sample` draws from the likeliest tokens that together reach this probability."""
+    answers: int = Field(1, ge=1)
+    """Answers that compete for each prompt [count]; with slots the fewest slot errors win."""
+    max_new_tokens: int = Field(160, ge=1)
+    """Longest answer [tokens], end token included."""
+
+
+class Scratch(Section):
+    """A teacher trained from nothing on the prepared data."""
+
+    vocabulary: int = Field(1536, ge=300)
+    """Tokens of the byte-level BPE [count]."""
+    shape: DecoderShape = DecoderShape()
+    """Shape of the decoder."""
+
+
+class Adapter(Section):
+    """LoRA (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = Field(16, ge=1)
+    """Rank of the update."""
+    alpha: int = Field(32, ge=1)
+    """Scale of the update is alpha / rank."""
+    dropout: Share = 0.0
+    """Dropout before the update."""
+    modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Layers that get one; all-linear: all but the head."""
+
+
+class Pretrained(Section):
+    """A model in Hugging Face format."""
+
+    model: str
+    """Hub id (owner/name) or a local folder."""
+    revision: str | None = None
+    """Commit of the model; demanded unless `model` is a local folder."""
+    tuning: Literal["none", "full", "lora", "qlora"] = "lora"
+    """none: as it is; full: all weights; lora: an adapter, merged afterwards; qlora: the same over
+    weights in 4 bits (Dettmers et al. 2023, arXiv:2305.14314)."""
+    adapter: Adapter = Adapter()
+    """Of lora and qlora."""
+    template: str | None = None
+    """Text around the prompt, with {prompt} in it; null: the model's chat template, or the prompt
+    and a line break where there is none."""
+    system: str | None = None
+    """System message, where the chat template has a place for one."""
+
+
+class EndpointTeacher(Section):
+    """An OpenAI-compatible server."""
+
+    base_url: str
+    """Up to and without /chat/completions, such as https://host/v1."""
+    model: str
+    """Name of the model there."""
+    revision: str | None = None
+    """What the operator calls this version; goes into the label manifest."""
+    api: Literal["chat", "completions"] = "chat"
+    """Which of the two interfaces."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key; the key itself never goes into a file."""
+    template: str = "{prompt}"
+    """Text around the prompt, with {prompt} in it."""
+    max_prompt_chars: int = Field(20_000, ge=1)
+    """Longest prompt sent [characters]."""
+    timeout_s: float = Field(60.0, gt=0.0)
+    """Time for one request [s]."""
+    max_retries: int = Field(6, ge=0)
+    """Further attempts after a failure that may pass [count]."""
+    concurrency: int = Field(8, ge=1)
+    """Requests under way at once [count]."""
+    price_per_1k_prompt_tokens_usd: float = Field(0.0, ge=0.0)
+    """Price of the input [USD per 1,000 tokens]."""
+    price_per_1k_completion_tokens_usd: float = Field(0.0, ge=0.0)
+    """Price of the output [USD per 1,000 tokens]."""
+
+
+class Prompting(Section):
+    """Choice of template and examples for a teacher that is prompted, on validation."""
+
+    templates: tuple[str, ...] = Field((), strict=False)
+    """Texts with {prompt}, and {shots} where examples go; empty: no choice is made."""
+    shots: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), strict=False)
+    """Numbers of training examples to show [count], retrieved by the baseline."""
+    validation_prompts: int = Field(100, ge=10)
+    """Validation prompts that every variant answers [count]."""
+
+
+class Teacher(Section):
+    """The model to learn from."""
+
+    source: Literal["scratch", "pretrained", "endpoint"] = "scratch"
+    """Where it comes from."""
+    scratch: Scratch = Scratch()
+    """Of source scratch."""
+    pretrained: Pretrained | None = None
+    """Of source pretrained."""
+    endpoint: EndpointTeacher | None = None
+    """Of source endpoint."""
+    prompting: Prompting | None = None
+    """Choice of prompt, for sources pretrained and endpoint."""
+    training: Training = Training()
+    """How it is trained."""
+    generation: Generation = Generation()
+    """How it answers when it is evaluated or asked in production."""
+
+    @model_validator(mode="after")
+    def _source_is_described(self) -> "Teacher":
+        if self.source != "scratch" and getattr(self, self.source) is None:
+            raise ValueError(f"source {self.source} needs teacher.{self.source}")
+        return self
+
+
+class Label(Section):
+    """What the teacher writes for the student to learn from."""
+
+    train_prompts: int | None = Field(None, ge=1)
+    """Training prompts that are labelled, the first ones [count]; null: all."""
+    pool_prompts: int = Field(2000, ge=0)
+    """Prompts without references that are labelled too [count]: recombined training records, or
+    the first ones of `pool_file`."""
+    pool_file: str | None = None
+    """JSON lines with a prompt each, in place of recombined records."""
+    pool_value_noise: Share = 0.0
+    """Share of the slot values of recombined records that are made up."""
+    answers: int = Field(1, ge=1)
+    """Answers kept per training prompt, the best ones that pass the filters [count]."""
+    pool_answers: int = Field(1, ge=1)
+    """The same per prompt of the pool."""
+    gold: bool = True
+    """Whether references get the teacher's distribution too (word-level distillation)."""
+    generation: Generation = Generation()
+    """How the answers are made; `answers` in it is the number that compete."""
+    top_k: int = Field(16, ge=0)
+    """Log-probabilities stored per token [count]; 0 for texts alone."""
+    max_slot_errors: int | None = Field(0, ge=0)
+    """Slot errors that an answer may have; null: not checked."""
+    max_answer_tokens: int | None = Field(None, ge=1)
+    """Longest answer to learn from [tokens]; null: any."""
+    shard_prompts: int = Field(500, ge=1)
+    """Prompts per shard: what a kill loses at most [count]."""
+
+
+class Recipe(Section):
+    """One student and how it learns."""
+
+    method: Literal["sft", "seqkd", "logits", "on_policy"] = "logits"
+    """sft: references; seqkd: the teacher's texts (Kim and Rush 2016, arXiv:1606.07947); logits:
+    those and its distributions; on_policy: the student's own texts, judged by the teacher in
+    memory, after a start by logits."""
+    init: Literal["scratch", "prune", "pretrained"] = "prune"
+    """Where the weights start: at random, cut out of the teacher, or in `distill.pretrained`."""
+    sources: tuple[Literal["train", "pool", "gold"], ...] = Field(
+        ("train", "pool", "gold"), min_length=1, strict=False
+    )
+    """Labels to learn from, of seqkd and logits."""
+    alpha: Share = 0.5
+    """Share of the divergence in the loss of logits; cross-entropy has the rest."""
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"] = (
+        "forward_kl"
+    )
+    """Divergence from the teacher (stages/_divergences.py)."""
+    mix: Share = 0.1
+    """beta of jsd, alpha of the skew divergences."""
+    temperature: float = Field(1.0, gt=0.0)
+    """Softens both distributions; the divergence is multiplied by its square (Hinton et al.)."""
+    seed_offset: int = Field(0, ge=0)
+    """Added to the seed: the same recipe again with other chance."""
+    on_policy_steps: int = Field(100, ge=1)
+    """Steps of the on-policy part, which replace as many of the others [count]."""
+    on_policy_learning_rate: float = Field(1e-4, gt=0.0)
+    """Peak learning rate of the on-policy part (AdamW)."""
+
+
+class Distill(Section):
+    """The students: one run per recipe, all of one shape and one budget."""
+
+    recipes: dict[str, Recipe] = {"student": Recipe(), "control": Recipe(method="sft")}
+    """Students by name; `control` learns from references alone, plainly."""
+    shape: DecoderShape = DecoderShape()
+    """Shape of every student that is not pretrained."""
+    pretrained: Pretrained | None = None
+    """Of recipes with init pretrained."""
+    training: Training = Training()
+    """How every one of them is trained: same steps, batches and learning-rate sweep."""
+    generation: Generation = Generation()
+    """How they answer."""
+
+    @model_validator(mode="after")
+    def _recipes_fit(self) -> "Distill":
+        wrong = [n for n, r in self.recipes.items() if r.init == "pretrained"]
+        if wrong and self.pretrained is None:
+            raise ValueError(f"recipes {', '.join(wrong)} need distill.pretrained")
+        if missing := {"student", "control"} - self.recipes.keys():
+            raise ValueError(f"recipes lack {' and '.join(sorted(missing))}")
+        return self
+
+
 class Answer(Section):
     """How every candidate answers the calibration and test prompts."""
+
+    candidates: tuple[str, ...] = Field(
+        ("baseline", "teacher", "student", "control"), min_length=1, strict=False
+    )
+    """Models that answer and are evaluated: folders of models/."""
 
     batch_size: int = Field(256, ge=1)
     """Prompts handed to the predictor at once [count]."""
@@ -204,6 +474,15 @@ class Evaluate(Section):
     """Candidate that all others are compared with, on the same prompts."""
 
 
+class Ladder(Section):
+    """Did distilling win?"""
+
+    resamples: int = Field(1000, ge=100)
+    """Bootstrap resamples over seeds and prompts [count]."""
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    """Level of every interval."""
+
+
 class Params(Section):
     """All of params.yaml, in pipeline order."""
 
@@ -212,8 +491,12 @@ class Params(Section):
     run: Run = Run()
     prepare: Prepare = Prepare()
     baseline: Baseline = Baseline()
+    teacher: Teacher = Teacher()
+    label: Label = Label()
+    distill: Distill = Distill()
     answer: Answer = Answer()
     evaluate: Evaluate = Evaluate()
+    ladder: Ladder = Ladder()
 
 
 def load_params(path: Path) -> Params:

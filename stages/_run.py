@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -91,6 +92,11 @@ class Run:
         """Record numbers, nested ones under dotted names; whatever is no number is left out."""
         numbers = provenance.flat_numbers(metrics)
         self.metrics |= numbers
+        self._record(metrics=numbers, step=step, time_ms=now_ms())
+
+    def log_points(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Record points of curves at `step`; run.json holds results alone and leaves them out."""
+        numbers = provenance.flat_numbers(metrics)
         self._record(metrics=numbers, step=step, time_ms=now_ms())
 
     def log_dataset(self, path: Path, context: Context, name: str | None = None) -> None:
@@ -229,18 +235,30 @@ def tracking_state() -> State:
     raise StillhouseError(f'{TRACKING} is "{value}". Expected: on or off. Set it, or unset it.')
 
 
+_CURRENT: ContextVar[Run | None] = ContextVar("run of this process", default=None)
+
+
+def log_step(metrics: Mapping[str, Any], step: int) -> None:
+    """Record points of curves while a stage works; no effect where no run is tracked."""
+    if run := _CURRENT.get():
+        run.log_points(metrics, step)
+
+
 @contextmanager
 def track_stage(
     stage: str, params: Mapping[str, Any], root: Path, candidate: str | None = None
 ) -> Iterator[Run]:
     """Track what happens in the block as one run of `stage`, and end it by how the block ends."""
     run = Run(stage, params, root, candidate)
+    token = _CURRENT.set(run)
     try:
         with _sigterm_as_exit():
             yield run
     except BaseException as error:
         run.close(_status(error))
         raise
+    finally:
+        _CURRENT.reset(token)
     run.close(run.ending)
 
 

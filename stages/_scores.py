@@ -85,7 +85,7 @@ def _bleu(sums: Rows) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         log_precision = np.log(100.0 * smoothed / totals).mean(axis=-1)
         brevity = np.minimum(0.0, 1.0 - reference_length / answer_length)
-    scores = np.exp(log_precision + brevity)
+        scores = np.exp(log_precision + brevity)  # of empty answers no number, and 0 below
     nothing_matches = (matches == 0).all(axis=-1) | (totals == 0).any(axis=-1)
     return np.asarray(np.where(nothing_matches, 0.0, scores))
 

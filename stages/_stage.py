@@ -73,6 +73,8 @@ def set_environment(params: Params) -> None:
         if params.run.offline:
             os.environ[name] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(params.run.threads))
+    if os.environ.get("RANK", "0") != "0":  # the first of several processes records the run
+        os.environ["STILLHOUSE_TRACKING"] = "off"
 
 
 def _run(
@@ -96,7 +98,8 @@ def _run(
         for path in prepared_splits([*inputs.values(), *outputs.values()]):
             run.log_dataset(path, SPLIT_CONTEXTS[path.stem])
         run.log_artifacts(small_reports(folder))
-    run.write_record(folder / "run.json")
+    if os.environ.get("RANK", "0") == "0":  # of several processes under `accelerate launch`
+        run.write_record(folder / "run.json")
     seconds = time.perf_counter() - started
     print_line(f"{label}: done in {seconds:.1f} s")
     for line in _describe_metrics(metrics):
@@ -119,6 +122,8 @@ def small_reports(folder: Path) -> list[Path]:
 
 def print_line(text: str) -> None:
     """One line for the person who watches; standard output, flushed, so that logs keep order."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

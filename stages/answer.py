@@ -1,12 +1,14 @@
 """Answer: one candidate answers the calibration and test prompts, reloaded in a fresh process.
 
 Reads   the candidate's model folder, data/prepared/calibration.jsonl and test.jsonl
-Writes  data/answers/<candidate>.calibration.jsonl and .test.jsonl: id, text, tokens, confidence
+Writes  data/answers/<candidate>.calibration.jsonl and .test.jsonl: id, text, tokens, confidence,
+        data/answers/<candidate>.model.json: which model it was
 Run     python -m stages.answer <candidate>
 
 Answers come from the predictor that production ships: what is measured is what is served.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.completion import Completion, Request
-from serving.contract import digest
+from serving.contract import digest, read_contract
 from serving.predictor import Predictor, load
 from stages import _io
 from stages._params import Params
@@ -41,7 +43,33 @@ def answer(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         rows = _answer_rows(predictor, examples, params.answer.batch_size, split)
         count = _io.write_jsonl(outputs[split], rows)
         metrics[split] = {"prompts": count, "seconds": time.perf_counter() - started}
+    _io.write_json(outputs["model"], describe_model(inputs["model"]))
     return metrics
+
+
+def describe_model(folder: Path) -> dict[str, Any]:
+    """Which model answered: engine, scheme, size and digest, for reports."""
+    contract = read_contract(folder, check_files=False)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "engine": contract.engine,
+        "scheme": (contract.quantization or {}).get("scheme"),
+        "parameters": count_parameters(folder),
+        "size_mb": size / 1e6,
+        "sha256": digest(folder),
+    }
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Numbers in the folder's safetensors files; None where there are none (an endpoint)."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "np") as arrays:
+            names = list(arrays.keys())
+            total += sum(math.prod(arrays.get_slice(name).get_shape()) for name in names)
+    return total or None
 
 
 def _answer_rows(
@@ -68,7 +96,8 @@ def main() -> None:
         return {"model": model_folder(candidate), **prepared}
 
     def outputs(candidate: str) -> dict[str, Path]:
-        return {split: ANSWERS / f"{candidate}.{split}.jsonl" for split in SPLITS}
+        files = {split: ANSWERS / f"{candidate}.{split}.jsonl" for split in SPLITS}
+        return {**files, "model": ANSWERS / f"{candidate}.model.json"}
 
     run_stage(answer, __doc__, inputs, outputs)
 

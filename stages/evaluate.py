@@ -1,9 +1,10 @@
 """Evaluate: score every candidate's test answers, all in one run, so that comparisons are paired.
 
-Reads   data/prepared/test.jsonl and slots.json, data/answers/<candidate>.test.jsonl,
-        the candidates' model folders (contract and size only)
+Reads   data/prepared/test.jsonl and slots.json; of every candidate that params.yaml names,
+        data/answers/<candidate>.test.jsonl and .model.json
 Writes  reports/evaluate/<candidate>.json (scores with interval and signature, slices),
         reports/evaluate/<candidate>.jsonl (a line per prompt: output, references, scores),
+        reports/evaluate/rungs/ (the same for candidates that only the ladder compares),
         reports/evaluate/summary.json (what `dvc metrics show` prints),
         reports/evaluate/comparison.json (paired differences to the reference candidate)
 Run     python -m stages.evaluate
@@ -13,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.contract import digest, read_contract
 from serving.errors import StillhouseError
 from serving.slots import SlotSchema
 from stages import _io
@@ -22,7 +22,7 @@ from stages._params import Params
 from stages._scores import bootstrap_weights
 from stages._stage import run_stage
 
-CANDIDATES = ("baseline",)
+NAMED = ("baseline", "teacher", "student", "control")  # each a file of its own in dvc.yaml
 TEST = Path("data/prepared/test.jsonl")
 SCHEMA = Path("data/prepared/slots.json")
 ANSWERS = Path("data/answers")
@@ -36,25 +36,28 @@ def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     schema_data = _io.read_json(inputs["slots"])
     schema = SlotSchema.from_dict(schema_data) if schema_data else None
     weights = bootstrap_weights(len(examples), settings.resamples, params.seed)
-    names = [name.removeprefix("answers.") for name in inputs if name.startswith("answers.")]
+    names = params.answer.candidates
     _check_reference(settings.reference, names)
 
+    answers = {name: inputs["answers"] / f"{name}.test.jsonl" for name in names}
     scored = {
-        name: score(settings, examples, _aligned(inputs[f"answers.{name}"], examples), schema)
-        for name in names
+        name: score(settings, examples, _aligned(answers[name], examples), schema) for name in names
     }
     summary = {}
+    rungs = outputs["reports"] / "rungs"
+    rungs.mkdir(parents=True, exist_ok=True)
     for name, result in scored.items():
         report = {
             "candidate": name,
             "examples": len(examples),
             "data": {"name": params.prepare.source, "sha256": _io.sha256_file(inputs["test"])},
-            "model": _describe_model(inputs[f"model.{name}"]),
+            "model": _io.read_json(inputs["answers"] / f"{name}.model.json"),
             **headline(settings, examples, result, schema_data, params.seed),
             "slices": slices(settings, examples, result, params.seed),
         }
-        _io.write_json(outputs["reports"] / f"{name}.json", report)
-        _io.write_jsonl(outputs["reports"] / f"{name}.jsonl", per_prompt_rows(examples, result))
+        folder = outputs["reports"] if name in NAMED else rungs
+        _io.write_json(folder / f"{name}.json", report)
+        _io.write_jsonl(folder / f"{name}.jsonl", per_prompt_rows(examples, result))
         summary[name] = {metric: report[metric]["score"] for metric in result.statistics}
     comparison = compare(settings, scored, weights)
     _io.write_json(outputs["reports"] / "comparison.json", comparison)
@@ -82,23 +85,9 @@ def _aligned(path: Path, examples: Sequence[Example]) -> list[Example]:
     return [answers[example["id"]] for example in examples]
 
 
-def _describe_model(folder: Path) -> dict[str, Any]:
-    contract = read_contract(folder, check_files=False)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {
-        "engine": contract.engine,
-        "scheme": (contract.quantization or {}).get("scheme"),
-        "size_mb": size / 1e6,
-        "sha256": digest(folder),
-    }
-
-
 def main() -> None:
     """Run the stage on the project's own files."""
-    inputs = {"test": TEST, "slots": SCHEMA}
-    for name in CANDIDATES:
-        inputs[f"answers.{name}"] = ANSWERS / f"{name}.test.jsonl"
-        inputs[f"model.{name}"] = Path("models") / name
+    inputs = {"test": TEST, "slots": SCHEMA, "answers": ANSWERS}
     run_stage(evaluate, __doc__, inputs, {"reports": REPORTS})
 
 

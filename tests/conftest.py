@@ -4,6 +4,8 @@ pytest-socket (see pyproject.toml) refuses every connection that leaves loopback
 """
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,14 @@ for line in (
         os.environ.setdefault(name, value)
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
     os.environ[name] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _no_accelerator_left() -> Iterator[None]:
+    """Accelerate keeps the precision of a process's first run, and tests train many models."""
+    yield
+    if accelerate := sys.modules.get("accelerate.state"):
+        accelerate.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.hookimpl(hookwrapper=True)

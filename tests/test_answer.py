@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from toy import write_prepared
 
+from serving.contract import digest
 from serving.errors import StillhouseError
 from stages import _io
 from stages._params import check_params
@@ -29,7 +30,8 @@ def prepared(tmp_path_factory):
 
 def paths(root, tmp_path):
     inputs = {"model": root / "model"} | {s: root / f"{s}.jsonl" for s in ("calibration", "test")}
-    return inputs, {s: tmp_path / f"baseline.{s}.jsonl" for s in ("calibration", "test")}
+    outputs = {s: tmp_path / f"baseline.{s}.jsonl" for s in ("calibration", "test")}
+    return inputs, {**outputs, "model": tmp_path / "baseline.model.json"}
 
 
 def test_every_prompt_is_answered_in_order(prepared, tmp_path):
@@ -41,6 +43,16 @@ def test_every_prompt_is_answered_in_order(prepared, tmp_path):
         assert [row["id"] for row in rows] == [example["id"] for example in examples[split]]
         assert all(row["text"] and 0 <= row["confidence"] <= 1 for row in rows)
         assert metrics[split]["prompts"] == len(rows)
+
+
+def test_a_model_is_described_by_its_folder(prepared, tmp_path):
+    root, _ = prepared
+    inputs, outputs = paths(root, tmp_path)
+    answer(PARAMS, inputs, outputs)
+    found = _io.read_json(outputs["model"])
+    assert found["engine"] == "baseline"
+    assert found["sha256"] == digest(root / "model")
+    assert found["parameters"] > 0
 
 
 def test_a_tampered_model_answers_nothing(prepared, tmp_path):

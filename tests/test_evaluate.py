@@ -10,10 +10,12 @@ from serving.contract import Contract, write_contract
 from serving.errors import StillhouseError
 from stages import _io
 from stages._params import check_params
+from stages.answer import describe_model
 from stages.evaluate import evaluate
 
 SETTINGS = {"resamples": 200, "reference": "good"}
-PARAMS = check_params({"evaluate": SETTINGS}, Path("params.yaml"))
+CANDIDATES = {"candidates": ["good", "bad"]}
+PARAMS = check_params({"answer": CANDIDATES, "evaluate": SETTINGS}, Path("params.yaml"))
 
 
 def write_answers(root, name, texts, examples):
@@ -25,6 +27,7 @@ def write_answers(root, name, texts, examples):
     (root / "models" / name).mkdir(parents=True, exist_ok=True)
     contract = Contract("baseline", "{prompt}", None, {}, {}, params_hash="p", data_hash="d")
     write_contract(root / "models" / name, contract)
+    _io.write_json(root / f"{name}.model.json", describe_model(root / "models" / name))
 
 
 @pytest.fixture
@@ -37,10 +40,9 @@ def paths(tmp_path):
     good = [ex["references"][0] for ex in examples]
     bad = [ex["references"][0].replace(f" serves {ex['slots']['food']}", "") for ex in examples]
     inputs = {"test": tmp_path / "test.jsonl", "slots": tmp_path / "slots.json"}
+    inputs["answers"] = tmp_path
     for name, texts in (("good", good), ("bad", bad)):
         write_answers(tmp_path, name, texts, examples)
-        inputs[f"answers.{name}"] = tmp_path / f"{name}.test.jsonl"
-        inputs[f"model.{name}"] = tmp_path / "models" / name
     return inputs, {"reports": tmp_path / "reports"}
 
 
@@ -57,7 +59,7 @@ def test_scores_are_what_the_answers_deserve(paths):
 def test_a_report_names_its_data_model_interval_and_signature(paths):
     inputs, outputs = paths
     evaluate(PARAMS, inputs, outputs)
-    report = json.loads((outputs["reports"] / "bad.json").read_text())
+    report = json.loads((outputs["reports"] / "rungs/bad.json").read_text())
     assert report["examples"] == 24
     assert len(report["data"]["sha256"]) == len(report["model"]["sha256"]) == 64
     assert report["bleu"]["low"] <= report["bleu"]["score"] <= report["bleu"]["high"]
@@ -68,7 +70,7 @@ def test_a_report_names_its_data_model_interval_and_signature(paths):
 def test_every_prompt_has_its_line_with_findings(paths):
     inputs, outputs = paths
     evaluate(PARAMS, inputs, outputs)
-    rows = _io.read_jsonl(outputs["reports"] / "bad.jsonl")
+    rows = _io.read_jsonl(outputs["reports"] / "rungs/bad.jsonl")
     assert len(rows) == 24
     assert rows[0]["slot_findings"]["missing"][0]["slot"] == "food"
     assert set(rows[0]["scores"]) >= {"bleu", "chrf", "slot_error_rate"}
@@ -85,21 +87,23 @@ def test_the_comparison_is_paired_against_the_reference(paths):
 
 def test_metrics_that_are_not_asked_for_are_absent(paths):
     inputs, outputs = paths
-    params = check_params({"evaluate": SETTINGS | {"metrics": ["chrf"]}}, Path("params.yaml"))
+    settings = SETTINGS | {"metrics": ["chrf"]}
+    params = check_params({"answer": CANDIDATES, "evaluate": settings}, Path("params.yaml"))
     summary = evaluate(params, inputs, outputs)
     assert set(summary["good"]) == {"chrf", "tokens_per_answer"}
 
 
 def test_answers_to_other_prompts_are_refused(paths):
     inputs, outputs = paths
-    rows = _io.read_jsonl(inputs["answers.bad"])
-    _io.write_jsonl(inputs["answers.bad"], rows[:-1])
+    path = inputs["answers"] / "bad.test.jsonl"
+    _io.write_jsonl(path, _io.read_jsonl(path)[:-1])
     with pytest.raises(StillhouseError, match="23 answers for 24 prompts, 1 prompts have none"):
         evaluate(PARAMS, inputs, outputs)
 
 
 def test_an_unknown_reference_candidate_lists_the_known_ones(paths):
     inputs, outputs = paths
-    params = check_params({"evaluate": {"reference": "teacher"}}, Path("params.yaml"))
+    settings = {"reference": "teacher"}
+    params = check_params({"answer": CANDIDATES, "evaluate": settings}, Path("params.yaml"))
     with pytest.raises(StillhouseError, match="the candidates are good, bad"):
         evaluate(params, inputs, outputs)

@@ -13,6 +13,7 @@ from stages import _io
 from stages._evaluation import Scored, compare, per_prompt_rows, slices
 from stages._params import Evaluate, check_params
 from stages._scores import bootstrap_weights, mean_statistics, per_prompt, slot_statistics
+from stages.answer import describe_model
 from stages.evaluate import evaluate
 
 PUBS = [example(f"Pub {chr(65 + n)}", ("fish", "pies")[n % 2], "yes") for n in range(24)]
@@ -26,6 +27,7 @@ def paths(tmp_path):
     _io.write_jsonl(tmp_path / "test.jsonl", PUBS)
     _io.write_json(tmp_path / "slots.json", SCHEMA)
     inputs = {"test": tmp_path / "test.jsonl", "slots": tmp_path / "slots.json"}
+    inputs["answers"] = tmp_path
     half = [text if n % 2 else "Nothing." for n, text in enumerate(GOOD)]
     for name, texts in (("all", GOOD), ("half", half), ("same", GOOD)):
         model = tmp_path / "models" / name
@@ -37,16 +39,18 @@ def paths(tmp_path):
             {"id": pub["id"], "text": text, "completion_tokens": len(text.split())}
             for pub, text in pairs
         ]
-        _io.write_jsonl(tmp_path / f"{name}.jsonl", rows)
-        inputs |= {f"answers.{name}": tmp_path / f"{name}.jsonl", f"model.{name}": model}
+        _io.write_jsonl(tmp_path / f"{name}.test.jsonl", rows)
+        _io.write_json(tmp_path / f"{name}.model.json", describe_model(model))
     return inputs, {"reports": tmp_path / "reports"}
 
 
 def run(paths, **settings):
     inputs, outputs = paths
     evaluation = {"reference": "all", "resamples": 400} | settings
-    summary = evaluate(check_params({"evaluate": evaluation}, Path("p")), inputs, outputs)
-    report = json.loads((outputs["reports"] / "half.json").read_text())
+    answers = {"candidates": ["all", "half", "same"]}
+    params = check_params({"answer": answers, "evaluate": evaluation}, Path("p"))
+    summary = evaluate(params, inputs, outputs)
+    report = json.loads((outputs["reports"] / "rungs/half.json").read_text())
     comparison = json.loads((outputs["reports"] / "comparison.json").read_text())
     return summary, report, comparison
 
@@ -58,20 +62,20 @@ def width(score):
 def test_answers_are_scored_against_the_prompt_of_their_id(paths):
     inputs, _ = paths
     for name in ("all", "half"):
-        rows = _io.read_jsonl(inputs[f"answers.{name}"])
-        _io.write_jsonl(inputs[f"answers.{name}"], rows[::-1])
+        path = inputs["answers"] / f"{name}.test.jsonl"
+        _io.write_jsonl(path, _io.read_jsonl(path)[::-1])
     summary, _, comparison = run(paths)
     assert summary["all"]["exact_match"] == 1.0
     assert summary["all"]["slot_error_rate"] == 0.0
     assert summary["half"]["exact_match"] == 0.5
-    lines = _io.read_jsonl(paths[1]["reports"] / "half.jsonl")
+    lines = _io.read_jsonl(paths[1]["reports"] / "rungs/half.jsonl")
     assert [line["output"] == "Nothing." for line in lines] == [n % 2 == 0 for n in range(24)]
     assert comparison["same"]["exact_match"]["score"] == 0.0
 
 
 def test_the_size_of_a_model_is_that_of_its_files_in_megabytes(paths):
     _, report, _ = run(paths)
-    contract = paths[0]["model.half"] / CONTRACT_NAME
+    contract = paths[0]["answers"] / "models/half" / CONTRACT_NAME
     assert report["model"]["size_mb"] == (WEIGHT_BYTES + contract.stat().st_size) / 1e6
     assert report["model"]["engine"] == "baseline"
 

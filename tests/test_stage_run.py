@@ -110,6 +110,7 @@ def answers_of(root, train, asked, schema):
         _io.write_jsonl(root / f"{split}.jsonl", asked)
     read = {"model": root / "model"} | {s: root / f"{s}.jsonl" for s in ("calibration", "test")}
     written = {split: root / f"answers.{split}.jsonl" for split in ("calibration", "test")}
+    written["model"] = root / "answers.model.json"
     metrics = answer_stage(PARAMS, read, written)
     assert metrics["model_sha256"] == digest(root / "model")
     return _io.read_jsonl(written["test"])

@@ -13,7 +13,9 @@ from serving.slots import MAX_CHARS, SlotSchema, check_answer
 from stages._duplicates import normalise
 from stages._labels.records import Label, Rejected
 
-Reason = Literal["unfinished", "empty", "broken_text", "too_long", "slot_errors", "duplicate"]
+Reason = Literal[
+    "unfinished", "empty", "broken_text", "too_long", "slot_errors", "duplicate", "surplus"
+]
 # What a decoder writes for bytes that are no character, and halves of a surrogate pair.
 _BROKEN = re.compile("[\ufffd\ud800-\udfff]")
 
@@ -37,6 +39,7 @@ def sort_out(
     filters: Filters,
     slots: Mapping[str, str] | None = None,
     schema: SlotSchema | None = None,
+    keep: int | None = None,
 ) -> tuple[list[Label], list[Rejected]]:
     """Divide the answers to one prompt into those to keep and those turned away, in their order.
 
@@ -44,12 +47,15 @@ def sort_out(
         labels: all answers to one prompt, best first: of equal texts the first is kept.
         filters: what they have to pass.
         slots, schema: the prompt's record and how it is said; without both, slots go unchecked.
+        keep: good answers beyond this number are turned away as surplus; None: all are kept.
     """
     kept: list[Label] = []
     rejected: list[Rejected] = []
     seen: set[str] = set()
     for label in labels:
         found = reason_to_reject(label, filters, slots, schema, seen)
+        if found is None and keep is not None and len(kept) == keep:
+            found = ("surplus", f"{keep} answers to this prompt are enough")
         if found is None:
             kept.append(label)
             seen.add(text_key(label.text))

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from serving.errors import StillhouseError
 from stages._labels.manifest import Manifest
 
-Source = Literal["train", "pool"]
+Source = Literal["train", "pool", "gold"]
+"""Teacher's answer to a training prompt, to a prompt of the pool, or a reference it only judged."""
 Integers = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
 
