@@ -29,6 +29,12 @@ socket.socket.connect_ex = refuse
 """
 
 
+COMMANDS = [["prepare"], ["baseline"], ["teacher"], ["label"]]
+COMMANDS += [["distill", recipe] for recipe in ("student", "control")]
+COMMANDS += [["answer", name] for name in ("baseline", "teacher", "student", "control")]
+COMMANDS += [["evaluate"], ["ladder"]]
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project on a small version of the tiny profile."""
@@ -47,8 +53,8 @@ def project(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [["prepare"], ["baseline"], ["answer", "baseline"], ["evaluate"]],
-    ids=lambda command: command[0],
+    COMMANDS,
+    ids=" ".join,
 )
 def test_stages_run_with_the_network_blocked(project, command):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MLFLOW"))}
