@@ -122,8 +122,14 @@ def _pool(
     noise = settings.pool_value_noise
     # Values are made up where a text has them word for word: here a text that has them all.
     said = [e | {"references": ["; ".join(e["slots"].values())]} for e in pool.examples]
-    examples = [e | {"references": []} for e in invent_values(said, noise, params.seed)]
+    made = invent_values(said, noise, params.seed)
+    # the id follows the prompt: the manifest binds ids, so it must see what was made up
+    examples = [e | {"id": _pool_id(e["prompt"]), "references": []} for e in made]
     return examples, {**pool.description, "value_noise": noise}
+
+
+def _pool_id(prompt: str) -> str:
+    return f"pool-{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
 
 
 def _pool_of_file(
@@ -149,7 +155,7 @@ def _pool_of_file(
     chosen = [row for number, row in enumerate(kept) if number not in copies][:count]
     names = ("prompt", "context", "slots")
     examples = [
-        {"id": f"pool-{hashlib.sha256(r['prompt'].encode()).hexdigest()[:16]}", "references": []}
+        {"id": _pool_id(r["prompt"]), "references": []}
         | {name: r[name] for name in names if r.get(name)}
         for r in chosen
     ]

@@ -117,7 +117,7 @@ class _Endpoint:
 
     def answer(self, examples: Sequence[Example], number: int) -> list[list[Completion]]:
         """Ask for what the shard's journal does not have; answers are written as they come."""
-        journal = self.folder / f"journal-{number:05d}.jsonl"
+        journal = journal_path(self.folder, number)
         found = _read_journal(journal, self.fingerprint)
         waiting = [example for example in examples if example["id"] not in found]
         journal.parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +140,11 @@ class _Endpoint:
         usage = self.predictor.usage
         names = ("requests", "retries", "prompt_tokens", "completion_tokens")
         return {"usd": usage.cost_usd} | {name: getattr(usage, name) for name in names}
+
+
+def journal_path(folder: Path, number: int) -> Path:
+    """What an endpoint answered for a shard that is not written yet."""
+    return folder / f"journal-{number:05d}.jsonl"
 
 
 def _read_journal(path: Path, fingerprint: str) -> dict[str, list[Completion]]:

@@ -20,7 +20,7 @@ from serving.completion import Completion
 from serving.slots import SlotSchema
 from stages import _io
 from stages._label_plan import POOL, LabelPlan, filters_of, plan_labels, plan_validation
-from stages._labeller import Labeller, make_labeller
+from stages._labeller import Labeller, journal_path, make_labeller
 from stages._labels import (
     Label,
     Rejected,
@@ -72,6 +72,7 @@ def _label_all(
         for number in missing:
             kept, rejected = _label_shard(params, plan, labeller, number)
             write_shard(folder, plan.manifest, number, kept, rejected)
+            journal_path(folder, number).unlink(missing_ok=True)
             answered += len(shard_range(plan.manifest, number))
             progress(answered)
         cost = labeller.cost()
