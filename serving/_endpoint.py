@@ -11,12 +11,13 @@ import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from threading import Event, Lock
+from dataclasses import dataclass
+from threading import Event
 from typing import Any, TypeVar
 
 import httpx
 
+from serving._endpoint_account import Account, Usage
 from serving._endpoint_answers import (
     ADVICE,
     AttemptError,
@@ -41,24 +42,6 @@ LONGEST_PAUSE_S = 30.0
 SHOWN = 200  # characters of a server's own words in an error
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What has been asked and paid so far."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    requests: int = 0
-    """HTTP requests sent, repeats included."""
-    retries: int = 0
-    """How many of them were repeats."""
-    unmetered: int = 0
-    """Requests that the server took without telling token counts; `cost_usd` lacks them."""
-    cost_usd: float = 0.0
-    """The tokens at the settings' prices."""
-    seconds: float = 0.0
-    """Time under way, added up over requests: more than passed where they ran at once."""
-
-
 class RefusedError(StillhouseError):
     """The server says that it cannot take this request as it is (400 or 422)."""
 
@@ -74,6 +57,8 @@ class _Meter:
     deadline: float
     """When its answer must be complete [s, monotonic]; a stream may take longer."""
     taken: bool = False
+    free: bool = False
+    """Whether it cannot have cost anything: refused, or never sent."""
     tokens: tuple[int, int] | None = None
 
 
@@ -88,7 +73,7 @@ class EndpointClient:
         """
         self._settings, self._wait = settings, wait
         self._base = settings.base_url.rstrip("/")
-        self._usage, self._lock = Usage(), Lock()
+        self._account = Account(settings)
         self._key = read_key(settings)
         headers = {"content-type": "application/json"}
         if self._key:
@@ -105,10 +90,11 @@ class EndpointClient:
     @property
     def usage(self) -> Usage:
         """The account as it stands; a snapshot."""
-        with self._lock:
-            held = self._usage
-        cost = estimate_cost(held.prompt_tokens, held.completion_tokens, self._settings)
-        return replace(held, cost_usd=cost)
+        return self._account.usage
+
+    def limit_cost(self, usd: float) -> None:
+        """Send nothing from now on that could lift the cost of all requests above `usd`."""
+        self._account.limit(usd)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -138,7 +124,8 @@ class EndpointClient:
             stop: set by another thread, it ends the repeats.
 
         Raises:
-            StillhouseError: no answer, in one line; `RefusedError` where another request might do.
+            StillhouseError: no answer, in one line; `RefusedError` where another request might do,
+                `LimitError` where it could cost more than is left.
             StoppedError: `stop` was set before there was an answer.
         """
         return self._repeat(route, lambda: read(self._fetch("POST", route, body)), private, stop)
@@ -192,18 +179,23 @@ class EndpointClient:
     ) -> Iterator[tuple[httpx.Response, _Meter]]:
         """Send one request, give its response if that is a success, put it on the account."""
         timeout_s = self._settings.timeout_s
+        content = None if body is None else json.dumps(body).encode("ascii")
+        most_usd = self._most_usd(body, content)
+        self._account.begin(most_usd)
         started = time.monotonic()
         meter = _Meter(deadline=started + timeout_s)
-        content = None if body is None else json.dumps(body).encode("ascii")
         try:
             with self._http.stream(method, self._base + route, content=content) as response:
+                meter.free = not response.is_success
                 check_status(response, meter.deadline)
                 meter.taken = method == "POST"
                 yield response, meter
-        except httpx.TimeoutException:
+        except httpx.TimeoutException as error:
+            meter.free = meter.free or isinstance(error, httpx.ConnectTimeout)
             advice = "Raise timeout_s or lower concurrency in endpoint.json."
             raise AttemptError(f"no answer within {timeout_s:g} s", advice) from None
         except httpx.ConnectError as error:
+            meter.free = True
             advice = "Start the server, or correct base_url in endpoint.json."
             raise AttemptError("no connection", advice, words=str(error)) from None
         except httpx.HTTPError as error:  # its text may quote a header, and so the key
@@ -211,20 +203,18 @@ class EndpointClient:
                 f"a broken connection ({type(error).__name__})", ADVICE[500]
             ) from None
         finally:
-            self._count(meter, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._account.end(most_usd, meter.tokens, seconds, taken=meter.taken, free=meter.free)
 
-    def _count(self, meter: _Meter, seconds: float) -> None:
-        prompt, completion = meter.tokens or (0, 0)
-        with self._lock:
-            held = self._usage
-            self._usage = replace(
-                held,
-                prompt_tokens=held.prompt_tokens + prompt,
-                completion_tokens=held.completion_tokens + completion,
-                requests=held.requests + 1,
-                unmetered=held.unmetered + (meter.taken and meter.tokens is None),
-                seconds=held.seconds + seconds,
-            )
+    def _most_usd(self, body: Mapping[str, Any] | None, content: bytes | None) -> float:
+        """The most that a request can cost: a tokenizer makes no more tokens than text has bytes.
+
+        The bytes of the JSON around the text stand for what a server's chat template adds.
+        """
+        if body is None or content is None:
+            return 0.0
+        answers = body.get("n", 1) * body.get(self._settings.length_field, 0)
+        return estimate_cost(len(content), answers, self._settings)
 
     def _repeat(
         self, route: str, attempt: Callable[[], T], private: Sequence[str], stop: Event
@@ -232,8 +222,7 @@ class EndpointClient:
         waited, number = 0.0, 0
         while not stop.is_set():
             if number:
-                with self._lock:
-                    self._usage = replace(self._usage, retries=self._usage.retries + 1)
+                self._account.count_retry()
             try:
                 return attempt()
             except AttemptError as fault:

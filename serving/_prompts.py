@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER_NAME = "tokenizer.json"
-_PLACEHOLDER = re.compile(r"(\{prompt\}|\{context\})")
+_PLACEHOLDER = re.compile(r"(\{prompt\}|\{context\}|\{shots\})")
+
+
+def render(template: str, request: Request, shots: str = "") -> str:
+    """The template filled in, all places at once: what a value spells is text and no place."""
+    values = _values(request, shots)
+    return "".join(values.get(part, part) for part in _PLACEHOLDER.split(template))
+
+
+def _values(request: Request, shots: str) -> dict[str, str]:
+    return {"{prompt}": request.prompt, "{context}": request.context or "", "{shots}": shots}
 
 
 class PromptEncoder:
@@ -43,15 +53,16 @@ class PromptEncoder:
         added = self.tokenizer.get_added_tokens_decoder()
         self.special = frozenset(number for number, token in added.items() if token.special)
 
-    def encode(self, request: Request) -> list[int]:
+    def encode(self, request: Request, shots: str = "") -> list[int]:
         """Token ids of the rendered prompt; special tokens come from the template alone.
 
         The whole text is encoded at once, as in training. Only where the user's text changes the
-        special tokens is it encoded apart from the template, as plain text.
+        special tokens is it encoded apart from the template, as plain text. `shots` are examples
+        (serving/_shots.py), and text like the user's.
         """
         parts = _PLACEHOLDER.split(self.template)
-        values = {"{prompt}": request.prompt, "{context}": request.context or ""}
-        whole = self._encode("".join(values.get(part, part) for part in parts))
+        values = _values(request, shots)
+        whole = self._encode(render(self.template, request, shots))
         pieces = [[] if part in values else self._encode(part) for part in parts]
         if self._specials(whole) == self._specials([i for piece in pieces for i in piece]):
             return whole

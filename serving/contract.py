@@ -14,7 +14,7 @@ from typing import Any
 
 from serving.errors import StillhouseError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no shots
 CONTRACT_NAME = "contract.json"
 # Formats that run code when they are opened.
 PICKLED_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill"})
@@ -28,7 +28,7 @@ class Contract:
     engine: str
     """Engine of the predictor that loads the folder: baseline, transformers, ctranslate2 …"""
     prompt_template: str
-    """Text around the prompt, with `{prompt}` in it."""
+    """Text around the prompt, with `{prompt}` in it; `{context}` and `{shots}` where they go."""
     slot_schema: dict[str, Any] | None
     """How slots are said (serving/slots.py), or None for data without records."""
     limits: dict[str, int]
@@ -45,6 +45,8 @@ class Contract:
     """Its revision."""
     quantization: dict[str, Any] | None = None
     """Scheme and coverage, or None for full precision."""
+    shots: int = 0
+    """Training examples shown with each prompt [count], kept in shots/ (serving/_shots.py)."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every other file of the folder, by its relative path."""
     schema_version: int = SCHEMA_VERSION
@@ -104,7 +106,7 @@ def _parse(folder: Path) -> Contract:
             f"{SCHEMA_VERSION}. Update Stillhouse, or make the model again with this version."
         )
     known = {item.name for item in fields(Contract)}
-    required = known - {"base_model", "base_revision", "quantization"}
+    required = known - {"base_model", "base_revision", "quantization", "shots"}
     if data.keys() - known or required - data.keys():
         raise StillhouseError(
             f"{path}: unknown fields {sorted(data.keys() - known)}, missing fields "

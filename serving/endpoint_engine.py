@@ -10,23 +10,26 @@ too long is the server's to refuse, unless the contract limits `max_prompt_chars
 """
 
 import hashlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from serving._decoding import Decoding, fewest_slot_errors
-from serving._endpoint import EndpointClient, RefusedError, StoppedError, Usage, Wait
+from serving._endpoint import EndpointClient, RefusedError, StoppedError, Wait
+from serving._endpoint_account import Usage
 from serving._endpoint_answers import read_completions
+from serving._prompts import render
+from serving._shots import fit, load_shots
 from serving.completion import Completion, Request
 from serving.contract import Contract
 from serving.endpoint_settings import read_settings
 from serving.errors import StillhouseError
 from serving.slots import SlotSchema, parse_record
 
-_PLACEHOLDER = re.compile(r"(\{prompt\}|\{context\})")
+Keep = Callable[[int, list[Completion]], None]
+"""Told the index of a request and its answers, in the thread that got them."""
 
 
 class EndpointPredictor:
@@ -52,6 +55,7 @@ class EndpointPredictor:
                 f"{contract.prompt_template!r}. Correct it where the model was made."
             )
         self.schema = SlotSchema.from_dict(contract.slot_schema) if contract.slot_schema else None
+        self.shots = load_shots(folder, contract)
         self._client = EndpointClient(self.settings, wait)
         self._route = "/chat/completions" if self.settings.api == "chat" else "/completions"
         self._takes_n = True  # until the server shows otherwise
@@ -60,6 +64,15 @@ class EndpointPredictor:
     def usage(self) -> Usage:
         """Tokens, requests and cost so far, of all threads."""
         return self._client.usage
+
+    def limit_cost(self, usd: float) -> None:
+        """Send nothing from now on that could lift the cost of all requests above `usd`."""
+        self._client.limit_cost(usd)
+
+    def text(self, request: Request) -> str:
+        """What a request sends for a model to read: the system message and the rendered prompt."""
+        prompt = render(self.contract.prompt_template, request, self._examples(request))
+        return "\n".join([self.settings.system, prompt] if self.settings.system else [prompt])
 
     def close(self) -> None:
         """Give the connections back."""
@@ -100,7 +113,7 @@ class EndpointPredictor:
                 way then has been given.
         """
         for number, answers in self.answer_many_each(requests, self.decoding.answers):
-            yield number, self._best(requests[number], answers)
+            yield number, self.best(requests[number], answers)
 
     def answer_many(self, requests: Sequence[Request], count: int) -> list[list[Completion]]:
         """Up to `count` answers with different texts per request.
@@ -115,9 +128,13 @@ class EndpointPredictor:
         return [found[number] for number in range(len(requests))]
 
     def answer_many_each(
-        self, requests: Sequence[Request], count: int
+        self, requests: Sequence[Request], count: int, keep: Keep | None = None
     ) -> Iterator[tuple[int, list[Completion]]]:
         """`answer_many`'s lists as they come, each with the index of its request.
+
+        Args:
+            keep: gets every list first, those too that are under way when the caller breaks off or
+                is interrupted; its error ends the run as one of the server's does.
 
         Raises:
             StillhouseError: as `answer_many`, after every answer that was under way then has been
@@ -127,7 +144,7 @@ class EndpointPredictor:
         stop, failure = Event(), None
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
             numbers: dict[Future[list[Completion]], int] = {
-                pool.submit(self._draw_or_stop, request, count, stop): number
+                pool.submit(self._draw_or_stop, number, request, count, stop, keep): number
                 for number, request in enumerate(requests)
             }
             try:
@@ -152,9 +169,10 @@ class EndpointPredictor:
             yield self.answer([request])[0].text
             return
         self._check([request], 1)
-        body = self._body(request, 0, 1)
+        shown = self._examples(request)
+        body = self._body(request, shown, 0, 1)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        yield from self._client.stream(self._route, body, self._private(request))
+        yield from self._client.stream(self._route, body, self._private(request, shown))
 
     def _check(self, requests: Sequence[Request], count: int) -> None:
         if count < 1 or (count > 1 and self.decoding.method == "greedy"):
@@ -172,9 +190,14 @@ class EndpointPredictor:
                     f"{takes}. Shorten it or split it."
                 )
 
-    def _draw_or_stop(self, request: Request, count: int, stop: Event) -> list[Completion]:
+    def _draw_or_stop(
+        self, number: int, request: Request, count: int, stop: Event, keep: Keep | None
+    ) -> list[Completion]:
         try:
-            return self._draw(request, count, stop)
+            found = self._draw(request, count, stop)
+            if keep is not None:
+                keep(number, found)
+            return found
         except Exception:
             stop.set()  # here, and not where the future is read, or this thread would go on asking
             raise
@@ -200,14 +223,21 @@ class EndpointPredictor:
         return list(different.values())
 
     def _ask(self, request: Request, first: int, count: int, stop: Event) -> list[Completion]:
-        body, private = self._body(request, first, count), self._private(request)
+        shown = self._examples(request)
+        body, private = self._body(request, shown, first, count), self._private(request, shown)
         return self._client.post(self._route, body, read_completions, private, stop)[:count]
 
-    def _body(self, request: Request, first: int, count: int) -> dict[str, Any]:
+    def _examples(self, request: Request) -> str:
+        """The examples to show, as many as the longest prompt leaves room for."""
+        if self.shots is None:
+            return ""
+        most = self.contract.limits.get("max_prompt_chars")
+        room = None if most is None else most - len(request.prompt) - len(request.context or "")
+        return fit(str, self.shots.near([request])[0], room)
+
+    def _body(self, request: Request, shown: str, first: int, count: int) -> dict[str, Any]:
         """What is sent for answers `first` to `first + count` of a request."""
-        values = {"{prompt}": request.prompt, "{context}": request.context or ""}
-        parts = _PLACEHOLDER.split(self.contract.prompt_template)
-        text = "".join(values.get(part, part) for part in parts)
+        text = render(self.contract.prompt_template, request, shown)
         settings, decoding = self.settings, self.decoding
         body: dict[str, Any] = {
             "model": settings.model,
@@ -225,10 +255,11 @@ class EndpointPredictor:
             body |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": seed}
         return body | ({"n": count} if count > 1 else {})
 
-    def _private(self, request: Request) -> list[str]:
-        return [request.prompt, request.context or "", self.settings.system or ""]
+    def _private(self, request: Request, shown: str) -> list[str]:
+        return [request.prompt, request.context or "", shown, self.settings.system or ""]
 
-    def _best(self, request: Request, answers: Sequence[Completion]) -> Completion:
+    def best(self, request: Request, answers: Sequence[Completion]) -> Completion:
+        """Of answers that compete the first with the fewest slot errors, where there are slots."""
         if len(answers) == 1 or self.schema is None:
             return answers[0]
         record = request.slots if request.slots is not None else parse_record(request.prompt)

@@ -121,6 +121,12 @@ def estimate_cost(prompt_tokens: int, completion_tokens: int, settings: Endpoint
     ) / 1000
 
 
+def identity(settings: EndpointSettings) -> dict[str, Any]:
+    """What decides an answer; not how it is fetched, nor what it costs."""
+    names = ("base_url", "model", "revision", "api", "system", "logprobs", "length_field")
+    return {name: getattr(settings, name) for name in names}
+
+
 def _is_address(value: Any) -> bool:
     try:
         url = httpx.URL(value)

@@ -11,7 +11,7 @@ start inside a run of its own characters, so time grows with the length of the t
 
 Before matching, each character is put into its compatibility form (full-width and other digits
 become 0-9, dashes become -) and invisible ones are dropped; spans point into the text as given.
-The patterns and their checks are in serving/_personal_rules.py.
+The patterns are in serving/_personal_rules.py, their checks in serving/_personal_checks.py.
 """
 
 import unicodedata
@@ -19,7 +19,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple, get_args
 
-from serving._personal_rules import RULES, Kind, is_address
+from serving._personal_checks import is_address
+from serving._personal_rules import RULES, Kind
 
 ALL: tuple[Kind, ...] = get_args(Kind)
 MAX_CHARS = 1_000_000

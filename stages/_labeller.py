@@ -1,57 +1,74 @@
 """Who answers and judges while labels are made: a model in memory, or an endpoint.
 
 Both give the answers that compete for each prompt, best first. A model in memory also says what it
-thinks at each token, of its own answers and of references. An endpoint gives text; what it has
-answered goes to a journal before anything else happens, because it was paid for.
+thinks at each token, of its own answers and of references. An endpoint gives text for money: it
+says what that will cost, keeps to a limit, and writes down what it was paid for before anything
+else happens.
 """
 
-import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from serving._endpoint_account import LimitError, Usage
 from serving.completion import Completion, Request
-from serving.contract import Contract
+from serving.errors import StillhouseError
 from serving.predictor import load
-from stages._labels import Label, Manifest
+from stages._label_plan import LabelPlan, asked_of, hash_json
+from stages._labels import Label, PaidAnswers, estimate_labels
+from stages._labels.cost import SAMPLE
+from stages._labels.records import Integers
 from stages._params import Generation, Params
 
 Example = dict[str, Any]
+Tell = Callable[[int], None]
+"""Told how many more prompts are answered."""
 BATCH_TOKENS = 65_536  # of a generation batch: nobody waits for a single answer here
 
 
 class Labeller(Protocol):
-    """Answers prompts, judges texts, and says what it cost."""
+    """Answers prompts, judges texts, and says what it costs; nothing is loaded until `open`."""
 
-    def answer(self, examples: Sequence[Example], number: int, /) -> list[list[Completion]]:
-        """The answers that compete for each prompt of shard `number`, best first."""
+    def open(self, examples: Sequence[Example], /) -> None:
+        """Get ready for `examples`, and say what their answers will cost."""
+        ...
+
+    def answer(self, examples: Sequence[Example], tell: Tell, /) -> list[list[Completion]]:
+        """The answers that compete for each prompt, best first."""
+        ...
+
+    def token_ids(self, text: str, /) -> Integers:
+        """An answer in the teacher's tokens, end token included; (0,) if they are unknown."""
         ...
 
     def judge(self, examples: Sequence[Example], labels: Sequence[Label], /) -> list[Label]:
-        """The labels with their token ids and distributions, as far as the teacher gives them."""
+        """The labels with their distributions, as far as the teacher gives them."""
         ...
 
-    def cost(self) -> dict[str, Any]:
-        """What was paid so far, units in the names."""
+    def close(self) -> None:
+        """Finish, whatever happened, and say what was paid."""
+        ...
+
+    def cost(self) -> dict[str, float]:
+        """What was paid, by earlier runs too, units in the names."""
         ...
 
 
-def make_labeller(
-    params: Params, teacher: Path, contract: Contract, manifest: Manifest, folder: Path
-) -> Labeller:
+def make_labeller(params: Params, teacher: Path, plan: LabelPlan, folder: Path) -> Labeller:
     """The labeller of a teacher's folder.
 
     Args:
-        folder: where an endpoint's journals are kept until their shard is written.
+        folder: of the labels; what an endpoint is paid for is kept there.
     """
-    decoding = decoding_of(params.label.generation, params.seed)
-    if contract.engine == "endpoint":
-        return _Endpoint(load(teacher, decoding), params, manifest.fingerprint(), folder)
-    return _Model(load(teacher, decoding), params, manifest)
+    if plan.contract.engine == "endpoint":
+        return _Endpoint(params, teacher, plan, folder)
+    return _Model(params, teacher, plan)
 
 
 def decoding_of(generation: Generation, seed: int) -> dict[str, Any]:
@@ -60,102 +77,182 @@ def decoding_of(generation: Generation, seed: int) -> dict[str, Any]:
     return generation.model_dump(mode="json") | own
 
 
-def requests_of(examples: Sequence[Example]) -> list[Request]:
-    """The examples' prompts as requests."""
-    return [Request(e["prompt"], e.get("slots"), e.get("context")) for e in examples]
+def request_of(example: Mapping[str, Any]) -> Request:
+    """An example's prompt as a request."""
+    return Request(example["prompt"], example.get("slots"), example.get("context"))
 
 
 @dataclass
 class _Model:
-    predictor: Any
     params: Params
-    manifest: Manifest
+    teacher: Path
+    plan: LabelPlan
 
-    def answer(self, examples: Sequence[Example], _number: int) -> list[list[Completion]]:
+    @cached_property
+    def predictor(self) -> Any:
+        return load(self.teacher, decoding_of(self.params.label.generation, self.params.seed))
+
+    @cached_property
+    def end(self) -> int:
+        """Of the tokens that end the model's answers, the one that it was trained to end with."""
+        from stages._pretrained.prompt import end_of
+
+        return end_of(self.teacher)
+
+    def open(self, _examples: Sequence[Example]) -> None:
+        self.predictor.model.eval()
+
+    def answer(self, examples: Sequence[Example], _tell: Tell) -> list[list[Completion]]:
+        requests = [request_of(example) for example in examples]
         count = self.params.label.generation.answers
-        found: list[list[Completion]] = self.predictor.answer_many(requests_of(examples), count)
+        found: list[list[Completion]] = self.predictor.answer_many(requests, count)
         return found
 
+    def token_ids(self, text: str) -> Integers:
+        return np.asarray([*self.predictor.prompts.encode_answer(text), self.end])
+
     def judge(self, examples: Sequence[Example], labels: Sequence[Label]) -> list[Label]:
+        if self.plan.manifest.top_k == 0:
+            return list(labels)
         from stages._distributions import judge
         from stages._sequences import TrainingSequence
 
-        prompts, end = self.predictor.prompts, min(self.predictor.ends)
-        encoded = {
-            e["id"]: prompts.encode(r) for e, r in zip(examples, requests_of(examples), strict=True)
-        }
-        sequences = [
-            TrainingSequence(encoded[label.example_id], [*prompts.encode_answer(label.text), end])
-            for label in labels
-        ]
-        ids = [np.asarray(sequence.answer) for sequence in sequences]
-        if self.manifest.top_k == 0:
-            return [replace(n, token_ids=i) for n, i in zip(labels, ids, strict=True)]
+        asked = self.predictor.encode([request_of(example) for example in examples])
+        prompts = {e["id"]: ids for e, ids in zip(examples, asked, strict=True)}
         found = judge(
-            self.predictor.model, sequences, self.manifest.top_k, self.manifest.vocab_size
+            self.predictor.model,
+            [TrainingSequence(prompts[n.example_id], n.token_ids.tolist()) for n in labels],
+            self.plan.manifest.top_k,
+            self.plan.manifest.vocab_size,
         )
         return [
-            replace(
-                label,
-                token_ids=tokens,
-                distribution=thought,
-                mean_logprob=float(thought.token_logprobs.mean()),
-            )
-            for label, tokens, thought in zip(labels, ids, found, strict=True)
+            replace(label, distribution=thought, mean_logprob=float(thought.token_logprobs.mean()))
+            for label, thought in zip(labels, found, strict=True)
         ]
 
-    def cost(self) -> dict[str, Any]:
+    def close(self) -> None:
+        pass
+
+    def cost(self) -> dict[str, float]:
         return {"usd": 0.0}
 
 
-@dataclass
 class _Endpoint:
-    predictor: Any
-    params: Params
-    fingerprint: str
-    folder: Path
+    def __init__(self, params: Params, teacher: Path, plan: LabelPlan, folder: Path) -> None:
+        self.params, self.teacher, self.plan = params, teacher, plan
+        self.decoding = decoding_of(params.label.generation, params.seed)
+        answers = params.label.generation.answers
+        asked = [asked_of(teacher, plan.contract), self.decoding, answers]
+        self.paid = PaidAnswers(folder, hash_json(asked))
+        self.predictor: Any = None
 
-    def answer(self, examples: Sequence[Example], number: int) -> list[list[Completion]]:
-        """Ask for what the shard's journal does not have; answers are written as they come."""
-        journal = journal_path(self.folder, number)
-        found = _read_journal(journal, self.fingerprint)
-        waiting = [example for example in examples if example["id"] not in found]
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        with journal.open("a", encoding="utf-8") as stream:
-            count = self.params.label.generation.answers
-            for index, answers in self.predictor.answer_many_each(requests_of(waiting), count):
-                name = waiting[index]["id"]
-                found[name] = answers
-                row = {"made_by": self.fingerprint, "id": name}
-                row |= {"answers": [asdict(answer) for answer in answers]}
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-        return [found[example["id"]] for example in examples]
+    def open(self, examples: Sequence[Example]) -> None:
+        """Load nothing but settings and key; estimate, and refuse what is above `label.max_usd`."""
+        self.predictor = load(self.teacher, self.decoding)
+        settings, label = self.predictor.settings, self.params.label
+        missing = [example for example in examples if self.paid.get(example) is None]
+        sample = missing[:: -(-len(missing) // SAMPLE) or 1]
+        references = [e["references"][0] for e in self.plan.examples if e["references"]]
+        before = self.paid.bill
+        estimate = estimate_labels(
+            [self.predictor.text(request_of(example)) for example in sample],
+            len(missing),
+            references[:: -(-len(references) // SAMPLE) or 1],
+            label.generation.answers,
+            label.generation.max_new_tokens,
+            settings,
+            (len(self.paid), before),
+        )
+        _say(
+            f"{len(missing):,} prompts are to be asked of {settings.model} "
+            f"({len(examples) - len(missing):,} are answered, {before.cost_usd:.4g} USD paid). "
+            f"Expected: {estimate.prompt_tokens:,} prompt and {estimate.completion_tokens:,} "
+            f"completion tokens, {estimate.usd:.4g} USD; at most {estimate.usd_at_most:.4g} USD "
+            f"without repeats. Estimated by {estimate.basis}."
+        )
+        if label.max_usd is not None and missing:
+            self._keep_to(label.max_usd, before.cost_usd, estimate.usd)
+
+    def _keep_to(self, most: float, before: float, expected: float) -> None:
+        settings = self.predictor.settings
+        if not (
+            settings.price_per_1k_prompt_tokens_usd or settings.price_per_1k_completion_tokens_usd
+        ):
+            raise StillhouseError(
+                f"label.max_usd is {most:g}, but teacher.endpoint names no prices, so nothing can "
+                f"be counted. Name the prices, or set label.max_usd: null."
+            )
+        if before + expected > most:
+            raise StillhouseError(
+                f"label.max_usd is {most:g}, but {before:.4g} USD are paid and another "
+                f"{expected:.4g} are expected. Raise it, or label fewer prompts; nothing was asked."
+            )
+        self.predictor.limit_cost(most - before)
+
+    def answer(self, examples: Sequence[Example], tell: Tell) -> list[list[Completion]]:
+        """Ask for what was never paid for; each answer is written down as it comes."""
+        missing = {(e["prompt"], e.get("context")): e for e in examples if self.paid.get(e) is None}
+        waiting = list(missing.values())
+        tell(len(examples) - len(waiting))
+
+        def keep(number: int, answers: list[Completion]) -> None:
+            self.paid.add(waiting[number], answers, self._account)
+
+        requests = [request_of(example) for example in waiting]
+        count = self.params.label.generation.answers
+        try:
+            for _ in self.predictor.answer_many_each(requests, count, keep):
+                tell(1)
+        except StillhouseError as error:
+            raise StillhouseError(f"{self._told(error)} {self._kept()}") from None
+        return [self.paid.get(example) or [] for example in examples]
+
+    def _told(self, error: StillhouseError) -> str:
+        if not isinstance(error, LimitError):
+            return str(error)
+        return (
+            f"label.max_usd: {self.params.label.max_usd:g} is as good as spent "
+            f"({self._bill().cost_usd:.4g} USD are paid, and the next request could pass it). "
+            f"Raise it."
+        )
+
+    def _kept(self) -> str:
+        kept = f"{len(self.paid):,} paid answers are kept in {self.paid.path}"
+        return f'{kept}; "dvc repro label" goes on from there.'
+
+    def token_ids(self, _text: str) -> Integers:
+        return np.empty(0, np.int64)
 
     def judge(self, _examples: Sequence[Example], labels: Sequence[Label]) -> list[Label]:
         return list(labels)
 
-    def cost(self) -> dict[str, Any]:
-        usage = self.predictor.usage
-        names = ("requests", "retries", "prompt_tokens", "completion_tokens")
-        return {"usd": usage.cost_usd} | {name: getattr(usage, name) for name in names}
+    def close(self) -> None:
+        if self.predictor is None:
+            return
+        with suppress(StillhouseError):  # a full disk was told of before
+            self.paid.close_bill(self._account)
+        self.predictor.close()
+        whole, own = self._bill(), self._account()
+        if own.requests:
+            _say(f"{own.cost_usd:.4g} USD were paid in this run, {whole.cost_usd:.4g} in all.")
+
+    def cost(self) -> dict[str, float]:
+        bill = self._bill()
+        names = ("requests", "retries", "unmetered", "prompt_tokens", "completion_tokens")
+        return {
+            "usd": round(bill.cost_usd, 6),
+            "usd_this_run": round(self._account().cost_usd, 6),
+            **{name: getattr(bill, name) for name in names},
+        }
+
+    def _account(self) -> Usage:
+        spent: Usage = Usage() if self.predictor is None else self.predictor.usage
+        return spent
+
+    def _bill(self) -> Usage:
+        return self.paid.bill_with(self._account)
 
 
-def journal_path(folder: Path, number: int) -> Path:
-    """What an endpoint answered for a shard that is not written yet."""
-    return folder / f"journal-{number:05d}.jsonl"
-
-
-def _read_journal(path: Path, fingerprint: str) -> dict[str, list[Completion]]:
-    """Answers by example id that this very labelling paid for; a torn last line is left out."""
-    found: dict[str, list[Completion]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
-        try:
-            row: Mapping[str, Any] = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if row["made_by"] == fingerprint:
-            found[row["id"]] = [Completion(**answer) for answer in row["answers"]]
-    return found
+def _say(line: str) -> None:
+    sys.stderr.write(f"label: {line}\n")
+    sys.stderr.flush()

@@ -50,6 +50,7 @@ FACTS: dict[str, Callable[[Report], Any]] = {
     "parameters": lambda report: report["parameters"],
     "learning rates tried": lambda report: rates_tried(report),
     "tokens per batch": lambda report: report.get("batch_tokens"),
+    "epsilon": lambda report: (report.get("privacy") or {}).get("epsilon"),
 }
 """What a fair control shares with the student."""
 
@@ -177,17 +178,19 @@ def _score(
 
 
 def find_steps(rungs: Mapping[str, Rung]) -> list[Step]:
-    """Every rung against the one before it by method, and pruned or pretrained against random.
+    """Every rung against the one before it by method, and by start and privacy against its twin.
 
     By method a rung is compared with the nearest simpler method from the same start; of several
-    rungs of that method with student or control, else with the first by name. By start it is
-    compared with the rung that is equal in everything else.
+    rungs of that method with student or control, else with the first by name; never with a private
+    one. Pruned or pretrained against random and private against not are rungs that are equal in
+    everything else.
     """
     ranked = sorted(rungs.values(), key=rank)
+    open_ones = [rung for rung in ranked if rung.recipe.privacy is None]
     steps = []
     for upper in ranked:
         simpler = [
-            r for r in ranked if r.recipe.init == upper.recipe.init and r.level < upper.level
+            r for r in open_ones if r.recipe.init == upper.recipe.init and r.level < upper.level
         ]
         lower = next((r for r in simpler if r.level == simpler[-1].level), None)
         if lower is not None:
@@ -197,6 +200,13 @@ def find_steps(rungs: Mapping[str, Rung]) -> list[Step]:
         lower = next((r for r in ranked if r.recipe == at_random and r is not upper), None)
         if lower is not None:
             steps.append(Step(lower.name, upper.name, STARTS[upper.recipe.init]))
+    for upper in ranked:
+        twin = upper.recipe.model_copy(update={"privacy": None})
+        lower = next((r for r in open_ones if r.recipe == twin and r is not upper), None)
+        if lower is not None and upper.recipe.privacy is not None:
+            epsilon = upper.recipe.privacy.epsilon
+            what = f"trains with differential privacy, epsilon {epsilon:g}"
+            steps.append(Step(lower.name, upper.name, what))
     return steps
 
 

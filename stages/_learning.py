@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from serving._prompts import PromptEncoder
+from serving._shots import Shots, save_shots
 from serving.completion import Request
 from serving.contract import Contract, write_contract
 from serving.errors import StillhouseError
@@ -46,6 +47,8 @@ class Start:
     base_revision: str | None = None
     tuned: bool = True
     """Whether it is trained; False for a pretrained teacher that is taken as it is."""
+    shots: Shots | None = None
+    """Training examples that its prompts show, if any."""
 
     @property
     def prompts(self) -> PromptEncoder:
@@ -127,9 +130,7 @@ def start_from_scratch(params: Params, task: Task, scratch: Path) -> Start:
     )
 
 
-def make_contract(
-    start: Start, task: Task, generation: Generation, params_hash: str, engine: str = "transformers"
-) -> Contract:
+def make_contract(start: Start, task: Task, generation: Generation, params_hash: str) -> Contract:
     """The contract of a model that was trained for the task."""
     longest = start.positions - generation.max_new_tokens
     if longest < 1:
@@ -138,7 +139,7 @@ def make_contract(
             f"{start.positions} positions. Lower it or raise the shape's positions."
         )
     return Contract(
-        engine=engine,
+        engine="transformers",
         prompt_template=start.template,
         slot_schema=task.slot_schema,
         limits={"max_prompt_tokens": longest},
@@ -147,6 +148,7 @@ def make_contract(
         data_hash=task.data_hash,
         base_model=start.base_model,
         base_revision=start.base_revision,
+        shots=start.shots.count if start.shots else 0,
     )
 
 
@@ -163,8 +165,8 @@ def make_validator(start: Start, task: Task, contract: Contract, settings: Train
     )
 
 
-def write_model(folder: Path, model: Any, tokenizer: Path, contract: Contract) -> None:
-    """Write weights, tokenizer and, last, the contract: the folder is complete or absent."""
+def write_model(folder: Path, model: Any, start: Start, contract: Contract) -> None:
+    """Write weights, tokenizer, examples to show and, last, the contract: all or nothing."""
     from transformers import GenerationConfig
     from transformers.utils import logging
 
@@ -174,8 +176,10 @@ def write_model(folder: Path, model: Any, tokenizer: Path, contract: Contract) -
         model.generation_config = library(eos_token_id=model.config.eos_token_id)
         model.save_pretrained(temporary)
         for name in TOKENIZER_FILES:
-            if (tokenizer / name).is_file():
-                shutil.copyfile(tokenizer / name, temporary / name)
+            if (start.tokenizer / name).is_file():
+                shutil.copyfile(start.tokenizer / name, temporary / name)
+        if start.shots is not None:
+            save_shots(temporary, start.shots)
         write_contract(temporary, contract)
 
 
@@ -200,7 +204,7 @@ def finish(
     report = describe(trained, training)
     if not is_main():
         return report
-    write_model(outputs["model"], trained.model, start.tokenizer, contract)
+    write_model(outputs["model"], trained.model, start, contract)
     write_curves(outputs["reports"], trained)
     trained.model = None  # room for the reloaded one
     predictor = load(outputs["model"])
@@ -231,9 +235,9 @@ def count_parameters(model: Any) -> int:
 
 
 def write_curves(folder: Path, trained: Trained) -> None:
-    """curve.csv (training) and validations.csv, a row per step that has one."""
+    """curve.csv (training, its on-policy part too) and validations.csv, a row per logged step."""
     rows = {
-        "curve.csv": [row for row in trained.curve if "train_nats" in row],
+        "curve.csv": [row for row in trained.curve if "selection" not in row],
         "validations.csv": [row for row in trained.curve if "selection" in row],
     }
     for name, found in rows.items():

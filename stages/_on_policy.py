@@ -222,7 +222,7 @@ class _Steps(TrainerCallback):
 _METRICS = {
     "loss": "loss",  # nats per answer token, at the loss temperature
     "student_entropy_nats": "entropy",
-    "answer_tokens": "completions/mean_length",
+    "answer_tokens": "completions/mean_length",  # of one answer
     "cut_share": "completions/clipped_ratio",  # answers that reached max_new_tokens
     "gradient_norm": "grad_norm",
     "learning_rate": "learning_rate",

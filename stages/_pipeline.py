@@ -25,10 +25,11 @@ from types import FrameType
 from typing import Any, Literal, NamedTuple
 
 from serving.errors import StillhouseError
+from stages._endings import INTERRUPTED, Status
 from stages._params import read_yaml
 from stages._provenance import file_md5
 from stages._recorder import Line, RecorderError, one_line
-from stages._run import INTERRUPTED, RECORDER, Run, Status, now_ms, track_stage
+from stages._run import RECORDER, Run, now_ms, track_stage
 from stages._tracking import shown_uri
 
 DVC = (sys.executable, "-m", "dvc")

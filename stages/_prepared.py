@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 from serving.errors import StillhouseError
-from serving.slots import SlotSchema, is_record, parse_record, render_record
+from serving.slots import SlotSchema, check_answer, is_record, parse_record, render_record
 from stages._duplicates import exact_key, near_duplicate_sets, shingles, slot_pairs
 from stages._params import SplitShares
 from stages._privacy import PersonalData
@@ -169,6 +169,30 @@ def _features(row: Row) -> frozenset[str]:
 def _drop(groups: Groups, key: Key, reason: GroupReason, detail: str) -> None:
     for row in groups.rows["train"].pop(key):
         groups.rejected.append(_reject(row, reason, detail))
+
+
+def remove_unfaithful(groups: Groups, schema: SlotSchema, most: int) -> None:
+    """Reject training references with more than `most` slot errors against their record.
+
+    Held-out references stay as they are. What people wrote for a record omits and adds facts, and a
+    model learns both (Dusek, Howcroft and Rieser 2019, "Semantic Noise Matters for NLG").
+    """
+    train = groups.rows["train"]
+    for key, rows in list(train.items()):
+        kept = []
+        for row in rows:
+            assert row.slots is not None, "with a schema every row has a record"
+            check = check_answer(row.reference, row.slots, schema)
+            if check.errors <= most:
+                kept.append(row)
+                continue
+            found = {f.slot for f in (*check.missing, *check.added, *check.wrong)}
+            detail = f"slot errors: {check.errors} ({', '.join(sorted(found))})"
+            groups.rejected.append(_reject(row, "slot_errors", detail))
+        if kept:
+            train[key] = kept
+        else:
+            del train[key]
 
 
 def _example(rows: Sequence[Row]) -> Example:

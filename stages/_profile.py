@@ -11,6 +11,7 @@ import difflib
 import subprocess
 import sys
 from collections.abc import Mapping, MutableMapping
+from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def merge(base: MutableMapping[str, Any], overlay: Mapping[str, Any]) -> None:
         if value is None:
             base.pop(key, None)
         elif isinstance(value, Mapping) and isinstance(base.get(key), MutableMapping):
+            base[key] = deepcopy(base[key])  # a YAML alias may share it with another section
             merge(base[key], value)
         else:
             base[key] = value

@@ -10,7 +10,7 @@ request, answered in order. Requests are sent ahead without waiting for the answ
 that breaks off without a goodbye (a killed process) ends its run as failed; a recorder that hangs
 or dies costs the stage at most `ANSWER_SECONDS`.
 
-This module moves messages and knows nothing of MLflow; stages/_tracking.py gives them a meaning.
+This module moves messages and knows nothing of MLflow; stages/_tracking gives them a meaning.
 """
 
 import json

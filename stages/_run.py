@@ -3,7 +3,7 @@
 `with track_stage("evaluate", params=..., root=...) as run:` opens a run, nested in the pipeline's
 when `STILLHOUSE_PARENT_RUN` names one, and ends it as FINISHED, FAILED (an error) or KILLED
 (Ctrl-C, SIGTERM). MLflow is in another process (see `_recorder`): nothing here imports it, and a
-change in stages/_tracking.py makes no stage stale.
+change in stages/_tracking makes no stage stale.
 
 Tracking is a record; a stage's result is worth more. When the tracker cannot be reached, at the
 start or halfway, one line on stderr says so, the stage goes on, and its run.json holds
@@ -14,9 +14,7 @@ from DVC's cache brings along who made it, with which parameters, data and resul
 """
 
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +26,7 @@ from typing import Any, Literal, get_args
 from serving.errors import StillhouseError
 from stages import _io
 from stages import _provenance as provenance
+from stages._endings import Status, sigterm_as_exit, status_of
 from stages._recorder import (
     Line,
     Message,
@@ -39,12 +38,10 @@ from stages._recorder import (
 )
 
 State = Literal["on", "off", "unreachable"]
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 Context = Literal["training", "validation", "calibration", "evaluation"]
 
 # How a pipeline tells its stages about its run, its recorder, and a tracker that is off or gone.
 PARENT, RECORDER, TRACKING = "STILLHOUSE_PARENT_RUN", "STILLHOUSE_RECORDER", "STILLHOUSE_TRACKING"
-INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 class Run:
@@ -252,10 +249,10 @@ def track_stage(
     run = Run(stage, params, root, candidate)
     token = _CURRENT.set(run)
     try:
-        with _sigterm_as_exit():
+        with sigterm_as_exit():
             yield run
     except BaseException as error:
-        run.close(_status(error))
+        run.close(status_of(error))
         raise
     finally:
         _CURRENT.reset(token)
@@ -270,28 +267,6 @@ def now_ms() -> int:
 def _iso(timestamp: float) -> str:
     """Universal time to the millisecond, in a form whose order as text is the order in time."""
     return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds")
-
-
-def _status(error: BaseException) -> Status:
-    if isinstance(error, SystemExit) and not error.code:
-        return "FINISHED"
-    if isinstance(error, KeyboardInterrupt):
-        return "KILLED"
-    return "KILLED" if isinstance(error, SystemExit) and error.code in INTERRUPTED else "FAILED"
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that a stopped stage says so; unless others handle it."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _reach_recorder(root: Path) -> tuple[Line, Recorder | None]:

@@ -3,10 +3,9 @@
 Imports torch and transformers; the distill stage imports it when it runs.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving._prompts import PromptEncoder
 from serving.completion import Request
@@ -15,13 +14,16 @@ from serving.errors import StillhouseError
 from stages import _io
 from stages import _learning as learning
 from stages._decoder import build_decoder
-from stages._label_plan import POOL, LabelPlan, plan_labels, plan_validation
+from stages._label_plan import LabelPlan, plan_labels, plan_validation
 from stages._labels import iterate_labels, read_labels
+from stages._losses import Objective
 from stages._params import Params, Recipe, Training
 from stages._sequences import TrainingSequence, check_lengths, encode_examples
-from stages._training import Trained
 from stages._validation import Validator
 from stages._value_noise import invent_values
+
+if TYPE_CHECKING:
+    from stages._private_plan import PrivacyPlan
 
 MEASURED = 256  # training sequences that say which parts of a teacher matter
 
@@ -31,6 +33,8 @@ def start_of_student(
 ) -> learning.Start:
     """The student before training: random, cut out of the teacher, or pretrained."""
     seed = params.seed + recipe.seed_offset
+    if recipe.method == "on_policy":
+        _check_same_prompt(inputs["teacher"])
     if recipe.init == "pretrained":
         assert params.distill.pretrained is not None, "params are validated"
         return learning.start_from_pretrained(
@@ -45,7 +49,7 @@ def start_of_student(
         )
     prompts = PromptEncoder(teacher, contract.prompt_template)
     shape, attention = params.distill.shape, params.distill.training.attention
-    tokenizer = _tokenizer(teacher)
+    tokenizer = read_tokenizer(teacher)
 
     def make() -> Any:
         if recipe.init == "scratch":
@@ -61,10 +65,25 @@ def start_of_student(
     )
 
 
-def _tokenizer(folder: Path) -> Any:
+def _check_same_prompt(teacher: Path) -> None:
+    """Refuse a teacher that is shown examples, where it is to read the student's own prompts."""
+    if shots := read_contract(teacher, check_files=False).shots:
+        raise StillhouseError(
+            f"method on_policy asks teacher and student with the same prompt, but {teacher} is "
+            f"shown {shots} examples with each. Choose method: logits, or prompting.shots: [0]."
+        )
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """A model's tokenizer; of several tokens that end an answer it names the one labels have."""
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    from stages._pretrained.prompt import end_of
+
+    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    if (end := end_of(folder)) != tokenizer.eos_token_id:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    return tokenizer
 
 
 def _cut(
@@ -105,7 +124,7 @@ def training_sequences(
         StillhouseError: labels that something else made, or none of the sources asked for.
     """
     if recipe.method == "sft":
-        noise = params.distill.training.value_noise
+        noise = training_of(params, recipe).value_noise
         examples = invent_values(task.train, noise, params.seed + recipe.seed_offset)
         return encode_examples(examples, start.prompts, start.end, start.positions)
     plan = plan_labels(params, inputs)
@@ -167,14 +186,6 @@ def _request(example: Mapping[str, Any]) -> Request:
     return Request(example["prompt"], example.get("slots"), example.get("context"))
 
 
-def on_policy_prompts(
-    folder: Path, train: Sequence[Any], prompts: PromptEncoder
-) -> list[list[int]]:
-    """Prompts for the student's own texts: those of training and of the pool."""
-    pool = _io.read_jsonl(folder / POOL)
-    return [prompts.encode(_request(example)) for example in [*train, *pool]]
-
-
 def find_recipe(params: Params, name: str) -> Recipe:
     """The recipe called `name`.
 
@@ -187,6 +198,56 @@ def find_recipe(params: Params, name: str) -> Recipe:
             f"distill.recipes has no {name!r} (there are: {known}). Add it to params.yaml."
         )
     return params.distill.recipes[name]
+
+
+def training_of(params: Params, recipe: Recipe) -> Training:
+    """How the recipe is trained: like all others, but for what privacy changes.
+
+    In float32, where the length of a clipped gradient is what it should be, and without made-up
+    values, which would carry words of one prompt into another.
+    """
+    training, privacy = params.distill.training, recipe.privacy
+    if privacy is None:
+        return training
+    own: dict[str, Any] = {name: getattr(privacy, name) for name in ("steps", "batch_tokens")}
+    if privacy.learning_rate is not None:
+        own["learning_rates"] = (privacy.learning_rate,)
+    changed = {name: value for name, value in own.items() if value is not None}
+    return training.model_copy(update={**changed, "precision": "fp32", "value_noise": 0.0})
+
+
+def privacy_of(
+    recipe: Recipe, sequences: Sequence[TrainingSequence], training: Training
+) -> "PrivacyPlan | None":
+    """What a recipe with privacy promises and how noisy it gets; None for all others."""
+    if recipe.privacy is None:
+        return None
+    from stages._private_plan import plan_privacy
+
+    return plan_privacy(recipe.privacy, sequences, training)
+
+
+def describe_privacy(
+    plan: "PrivacyPlan | None", recipe: Recipe, inputs: Mapping[str, Path]
+) -> dict[str, Any] | None:
+    """For distill.json: epsilon, how it came about, what it covers and what it does not."""
+    if plan is None:
+        return None
+    teacher = read_contract(inputs["teacher"], check_files=False)
+    own_tokenizer = recipe.init == "scratch" and teacher.base_model is None
+    return plan.describe(recipe.init, own_tokenizer)
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """The recipe's loss; without the teacher's distributions cross-entropy alone."""
+    with_logits = recipe.method in ("logits", "on_policy")
+    return Objective(
+        recipe.alpha if with_logits else 0.0,
+        recipe.divergence,
+        recipe.mix,
+        recipe.temperature,
+        square=True,
+    )
 
 
 def budget(training: Training, recipe: Recipe) -> Training:
@@ -215,50 +276,3 @@ def measure(
         "fidelity": measure_fidelity(model, judged, vocabulary) if judged else None,
         "calibration": measure_calibration(model, validator.sequences, vocabulary),
     }
-
-
-def go_on_policy(
-    trained: Trained,
-    params: Params,
-    recipe: Recipe,
-    start: learning.Start,
-    task: learning.Task,
-    inputs: Mapping[str, Path],
-    scratch: Path,
-) -> None:
-    """The rest of the steps on the student's own texts, judged by the teacher in memory."""
-    from serving.predictor import load
-    from stages._on_policy import OnPolicy, distill_on_policy
-
-    training = params.distill.training
-    prompts = on_policy_prompts(inputs["labels"], task.train, start.prompts)
-    rows = max(1, training.batch_tokens * len(prompts) // max(1, 2 * sum(map(len, prompts))))
-    settings = OnPolicy(
-        steps=recipe.on_policy_steps,
-        prompts_per_step=rows,
-        learning_rate=recipe.on_policy_learning_rate,
-        beta=recipe.mix,
-        max_new_tokens=params.distill.generation.max_new_tokens,
-        warmup_steps=recipe.on_policy_steps // 10,
-        seed=params.seed + recipe.seed_offset,
-    )
-    predictor: Any = load(inputs["teacher"])
-    began, steps = time.monotonic(), budget(training, recipe).steps
-
-    def note(step: int, found: dict[str, float]) -> None:
-        trained.curve.append({"step": steps + step, "on_policy_loss": found["loss"]})
-        trained.tokens += int(found["answer_tokens"])
-
-    distill_on_policy(
-        trained.model,
-        predictor.model,
-        _tokenizer(start.tokenizer),
-        prompts,
-        settings,
-        scratch / "on_policy",
-        teacher_tokenizer=_tokenizer(inputs["teacher"]),
-        device=trained.model.device,
-        report=note,
-    )
-    trained.seconds += time.monotonic() - began
-    trained.model.eval()

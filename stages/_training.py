@@ -10,12 +10,12 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from stages._progress import report_progress
 from stages._run import log_step
 from stages._sequences import TrainingSequence, collate, iterate_plan, split_shares
 from stages._sweep import DivergedError, try_rates
+
+if TYPE_CHECKING:
+    from stages._private_plan import PrivacyPlan
 
 __all__ = ["PLAIN", "Learner", "Trained", "head_of", "train"]
 LOG_EVERY = 10  # steps between points of the curve
@@ -70,15 +73,17 @@ def train(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     objective: Objective = PLAIN,
     label: str = "train",
+    privacy: "PrivacyPlan | None" = None,
 ) -> Trained:
     """Train what `make` makes, at the best of its learning rates; returns the best checkpoint.
 
     With several learning rates each one first trains a model for `sweep_share` of the steps, and
-    the lowest validation loss decides.
+    the lowest validation loss decides. With `privacy` the gradients are clipped and noisy, and
+    batches are drawn as it says.
 
     Raises:
-        StillhouseError: no sequences, some without the teacher that the objective needs, or a loss
-            that is no number.
+        StillhouseError: no sequences, some without the teacher that the objective needs, a loss
+            that is no number, or privacy where it does not hold.
     """
     if not sequences:
         raise StillhouseError(f"{label}: there is nothing to learn from (0 sequences).")
@@ -88,7 +93,13 @@ def train(
             f"{label}: {without} of {len(sequences)} sequences have no teacher's probabilities, "
             f"which alpha {objective.alpha:g} needs. Label with top_k above 0, or set alpha to 0."
         )
-    run = partial(_Run, make, sequences, settings, validate, vocabulary, seed, device, objective)
+    if privacy and len(settings.learning_rates) > 1:
+        raise StillhouseError(
+            f"{label}: with privacy one learning rate is expected, found "
+            f"{len(settings.learning_rates)}. Set privacy.learning_rate."
+        )
+    what = (make, sequences, settings, validate, vocabulary, seed, device, objective, privacy)
+    run = partial(_Run, *what)
     best, sweep = settings.learning_rates[0], {}
     if len(settings.learning_rates) > 1:
         sweep = try_rates(lambda *at: run(*at)().curve, settings, scratch, label)
@@ -110,6 +121,7 @@ class _Run:
     seed: int
     device: str
     objective: Objective
+    privacy: "PrivacyPlan | None"
     learning_rate: float
     steps: int
     validations: int
@@ -122,10 +134,13 @@ class _Run:
         check_head(self.model)
         self.model.train()
         self.learner = self._spread(Learner(self.model, self.objective, self.vocabulary))
+        self.private = self._make_private()
         self.optimizers = make_optimizers(self.model, self.settings)
         self.state = Trained(None, 0, learning_rate=self.learning_rate)
         self.sums = torch.zeros(3)  # CE, KD, tokens since the last point of the curve
         self._loop(self._resume())
+        if self.private:
+            self.private.close()
         if self.state.best_step != self.steps:
             _resuming.take_best(self.scratch, self.state.best_step, self.model)
         self.state.model = self._whole_model()
@@ -140,6 +155,16 @@ class _Run:
         _sharding.shard(learner, self.model, self.accelerator.device, self.settings)
         return learner
 
+    def _make_private(self) -> Any:
+        """What makes the gradients where there is privacy, else None."""
+        if self.privacy is None:
+            return None
+        from stages._private_training import PrivateGradient, find_key
+
+        key, parts = find_key(self.scratch, self.privacy.settings, self.seed), self.settings
+        given = (self.model, self.sequences, self.privacy, key, parts.micro_batch_tokens)
+        return PrivateGradient(*given, self.vocabulary)
+
     def _loop(self, start: int) -> None:
         settings, lengths = self.settings, [len(sequence) for sequence in self.sequences]
         marks = validation_steps(self.steps, self.validations)
@@ -148,7 +173,7 @@ class _Run:
         clock = saved_at = time.monotonic()
         with stop_asked() as stop:
             for step in range(start + 1, self.steps + 1):
-                self.sums += self._step(next(plan), lengths, step)
+                self.sums += self._step(plan, lengths, step)
                 if step % LOG_EVERY == 0 or step in marks:
                     self._log(step)
                 self.state.seconds += time.monotonic() - clock
@@ -163,11 +188,26 @@ class _Run:
                 progress(step - start)
                 clock = time.monotonic()
 
-    def _step(self, indices: list[int], lengths: list[int], step: int) -> Tensor:
-        """One optimizer step, this process's share of the rows; [3]: CE, KD, tokens of all."""
-        device, count = self.accelerator.device, self.accelerator.num_processes
+    def _step(self, plan: Iterator[list[int]], lengths: list[int], step: int) -> Tensor:
+        """One optimizer step; [3]: CE, KD, tokens of all processes."""
         own = self.accelerator.process_index
         torch.manual_seed(((self.seed * 1_000_003 + step) * 4099 + own) % 2**63)  # of dropout
+        sums = self.private(step) if self.private else self._gradient(next(plan), lengths)
+        self.norm = nn.utils.clip_grad_norm_(self.learner.parameters(), self.settings.clip_norm)
+        rate = learning_rate(step, self.steps, self.learning_rate, self.settings.warmup_share)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+        sums = add_up(sums).cpu()
+        self.state.tokens += int(sums[2])
+        return sums
+
+    def _gradient(self, indices: list[int], lengths: list[int]) -> Tensor:
+        """Backward of this process's share of the rows; [3]: its CE, KD, tokens."""
+        device, count = self.accelerator.device, self.accelerator.num_processes
+        own = self.accelerator.process_index
         tokens = sum(len(self.sequences[i].answer) for i in indices)
         parts = split_shares(indices, lengths, self.settings.micro_batch_tokens, count)[own]
         sums = torch.zeros(3, device=device)
@@ -177,15 +217,7 @@ class _Run:
                 loss, found = self.learner(batch, count)
                 loss.backward()
             sums += found.float()
-        self.norm = nn.utils.clip_grad_norm_(self.learner.parameters(), self.settings.clip_norm)
-        rate = learning_rate(step, self.steps, self.learning_rate, self.settings.warmup_share)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            optimizer.zero_grad()
-        self.state.tokens += tokens
-        return add_up(sums).cpu()
+        return sums
 
     def _sync(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients of all processes meet once a step, in backward of its last part."""

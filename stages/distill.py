@@ -3,7 +3,8 @@
 Reads   data/prepared/, data/labels/ and models/teacher/ (to cut a student out of it, for its
         tokenizer and, on-policy only, to judge the student's own texts)
 Writes  models/<recipe>/ (weights, tokenizer, contract),
-        reports/distill/<recipe>/distill.json (size, cost, fidelity, calibration, validation),
+        reports/distill/<recipe>/distill.json (size, cost, fidelity, calibration, validation,
+        epsilon where the recipe has privacy),
         reports/distill/<recipe>/curve.csv and validations.csv (by step)
 Run     python -m stages.distill <recipe>
         accelerate launch --num_processes 2 -m stages.distill <recipe>
@@ -30,11 +31,11 @@ def distill(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -
     from stages import _learning as learning
     from stages import _student as student
     from stages._checkpoint import is_main, remove, scratch_folder
-    from stages._losses import Objective
     from stages._training import train
 
     name = outputs["model"].name
-    recipe, training = student.find_recipe(params, name), params.distill.training
+    recipe = student.find_recipe(params, name)
+    training = student.training_of(params, recipe)
     seed = params.seed + recipe.seed_offset
     task = learning.read_task(inputs)
     work = learning.settings_of(params.seed, params.run, params.distill, params.label)
@@ -44,29 +45,30 @@ def distill(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -
         start, task, params.distill.generation, params_hash(params, "distill")
     )
     validator = learning.make_validator(start, task, contract, training)
-    with_logits = recipe.method in ("logits", "on_policy")
+    sequences = student.training_sequences(params, recipe, start, task, inputs)
+    privacy = student.privacy_of(recipe, sequences, training)
     trained = train(
         start.make,
-        student.training_sequences(params, recipe, start, task, inputs),
+        sequences,
         student.budget(training, recipe),
         validate=validator,
         vocabulary=validator.vocabulary,
         seed=seed,
         scratch=scratch,
         device=params.run.device,
-        objective=Objective(
-            recipe.alpha if with_logits else 0.0,
-            recipe.divergence,
-            recipe.mix,
-            recipe.temperature,
-            square=True,
-        ),
+        objective=student.objective_of(recipe),
         label=name,
+        privacy=privacy,
     )
     learning.make_plain(trained)
     if recipe.method == "on_policy":
-        student.go_on_policy(trained, params, recipe, start, task, inputs, scratch)
+        from stages._on_policy_student import go_on_policy
+
+        given = (params, recipe, start, task, inputs)
+        go_on_policy(trained, *given, validate=validator, scratch=scratch, label=name)
+    facts: dict[str, Any]
     facts = {"recipe": recipe.model_dump(mode="json"), "init": recipe.init, "seed": seed}
+    facts["privacy"] = student.describe_privacy(privacy, recipe, inputs)
     facts |= student.measure(trained.model, params, recipe, start, validator, inputs)
     report = facts | learning.finish(trained, start, task, contract, params, training, outputs)
     if is_main():

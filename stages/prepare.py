@@ -36,6 +36,7 @@ from stages._prepared import (
     group_rows,
     length_histogram,
     remove_leaks,
+    remove_unfaithful,
     shared_prompts,
     vocabulary,
 )
@@ -65,6 +66,8 @@ def prepare(
     remove_leaks(
         groups, settings.near_duplicate_similarity, settings.near_duplicate_record_similarity
     )
+    if schema is not None and settings.max_reference_slot_errors is not None:
+        remove_unfaithful(groups, schema, settings.max_reference_slot_errors)
     _check_splits(groups, outputs["prepared"])
 
     examples = {split: groups.examples(split) for split in SPLITS}

@@ -2,7 +2,8 @@
 
 Reads   data/prepared/train.jsonl, validation.jsonl and slots.json
 Writes  models/teacher/ (weights, tokenizer, contract; for an endpoint its description),
-        reports/teacher/teacher.json (size, cost of training, validation scores),
+        reports/teacher/teacher.json (size, cost of training, validation scores; the prompts
+        that were tried, where params ask for a choice),
         reports/teacher/curve.csv and validations.csv (loss and scores by step)
 Run     python -m stages.teacher        (several processes: accelerate launch -m stages.teacher)
 
@@ -24,14 +25,19 @@ OUTPUTS = {"model": Path("models/teacher"), "reports": Path("reports/teacher")}
 
 def teacher(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, Any]:
     """Make the teacher that params ask for; returns its size, cost and validation scores."""
-    if params.teacher.source == "endpoint":
+    main = os.environ.get("RANK", "0") == "0"
+    if params.teacher.source != "endpoint":
+        report = _train(params, inputs, outputs)
+    elif main:
         from stages._endpoint_teacher import describe_endpoint
 
         report = describe_endpoint(params, inputs, outputs["model"])
+        for name in ("curve.csv", "validations.csv"):  # outputs that DVC expects of every teacher
+            _io.write_text(outputs["reports"] / name, "step\n")
     else:
-        report = _train(params, inputs, outputs)
+        return {}  # one process of a run is enough to ask and to pay
     report = {"source": params.teacher.source, **report}
-    if os.environ.get("RANK", "0") == "0":
+    if main:
         _io.write_json(outputs["reports"] / "teacher.json", report)
     return report
 
@@ -47,7 +53,11 @@ def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     task = learning.read_task(inputs)
     work = learning.settings_of(params.seed, params.run, params.teacher)
     scratch = scratch_folder("teacher", work, files=inputs.values())
-    start = learning.start_of_teacher(params, task, scratch)
+    start, prompting = learning.start_of_teacher(params, task, scratch), None
+    if params.teacher.prompting is not None:
+        from stages._prompt_trials import choose_for_model
+
+        start, prompting = choose_for_model(params, task, start)
     contract = learning.make_contract(
         start, task, params.teacher.generation, params_hash(params, "teacher")
     )
@@ -70,7 +80,7 @@ def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     learning.make_plain(trained)
     report = learning.finish(trained, start, task, contract, params, settings, outputs)
     remove(scratch)
-    return report
+    return report | {"prompting": prompting}
 
 
 def main() -> None:

@@ -65,6 +65,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each body waits 40 ms for its headers' acknowledgement
     server: Server
 
     def do_GET(self) -> None:

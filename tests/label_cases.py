@@ -29,6 +29,7 @@ def manifest(**changes):
         teacher_revision=None,
         tokenizer_sha256="b" * 64,
         template_sha256="c" * 64,
+        prompt_sha256="f" * 64,
         decoding={"beams": 5, "answers": 2},
         top_k=TOP_K,
         vocab_size=1536,

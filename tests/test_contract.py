@@ -62,7 +62,7 @@ def test_the_digest_follows_the_weights(folder):
         (lambda f: (f / "contract.json").unlink(), "has no contract.json .found: tokenizer"),
         (lambda f: (f / "contract.json").write_text("{"), "is not JSON"),
         (lambda f: (f / "contract.json").write_text("[]"), "no schema_version"),
-        (lambda f: edit(f, schema_version=99), "schema version 99, this program reads up to 1"),
+        (lambda f: edit(f, schema_version=99), "schema version 99, this program reads up to 2"),
         (lambda f: edit(f, colour="red"), r"unknown fields \['colour'\]"),
     ],
     ids=[

@@ -1,87 +1,45 @@
-"""The endpoint engine against a real server on loopback: what it sends, what it makes of every
-answer, what it pays, and what it says when the server fails."""
+"""The endpoint engine against a server on loopback: what is sent, what is made of an answer."""
 
-import logging
-import os
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from socket import socket
-from threading import Event, Thread
+from threading import Event
 
-import httpx
 import pytest
+from endpoint_predictors import CONTRACT, SAMPLE, predictors
 from endpoint_server import (
     KEY,
     SETTINGS,
-    Reply,
     answers,
     as_json,
     completions,
     endpoint_server,
     error,
-    stream,
     told,
 )
-from safetensors.torch import load_file, save_file
-from tiny_models import TEMPLATE, tiny_tokenizer, write_model
 from toy import SCHEMA, example
 
-from serving._endpoint import Usage
-from serving._endpoint_answers import hide
 from serving.completion import Request
-from serving.contract import Contract, read_contract, write_contract
+from serving.contract import write_contract
 from serving.endpoint_engine import EndpointPredictor
-from serving.endpoint_settings import (
-    estimate_cost,
-    write_settings,
-)
+from serving.endpoint_settings import write_settings
 from serving.predictor import load
 
 ROOT = Path(__file__).parent.parent
-SECRET = "name[The Eagle], phone[+44 1223 495 123]"
-CONTRACT = Contract(
-    engine="endpoint",
-    prompt_template="Say: {prompt}",
-    slot_schema=None,
-    limits={"max_prompt_chars": 200},
-    decoding={"max_new_tokens": 24},
-    params_hash="0" * 64,
-    data_hash="0" * 64,
-)
-SAMPLE = {"max_new_tokens": 24, "method": "sample", "temperature": 0.7, "top_p": 0.9, "seed": 3}
 LOGPROBS = {"logprobs": {"content": [{"logprob": -0.5}, {"logprob": -1.5}]}}
 
 
 @pytest.fixture
 def predictor_on(tmp_path, monkeypatch):
-    """Makes a predictor from a folder; it notes its pauses in `pauses` and takes none."""
+    """Makes a predictor of a server; it notes its pauses in `pauses` and takes none."""
     monkeypatch.setenv("TEACHER_KEY", KEY)
-    made = []
-
-    def make(server, contract=CONTRACT, **changes):
-        folder = tmp_path / f"model{len(made)}"
-        folder.mkdir()
-        write_settings(folder, replace(SETTINGS, base_url=server.url, **changes))
-        write_contract(folder, contract)
-        pauses = []
-        predictor = EndpointPredictor(
-            folder, read_contract(folder), wait=lambda stop, seconds: pauses.append(seconds)
-        )
-        predictor.pauses = pauses
-        made.append(predictor)
-        return predictor
-
-    yield make
-    for predictor in made:
-        predictor.close()
+    with predictors(tmp_path) as make:
+        yield make
 
 
-# --- Loading -------------------------------------------------------------------------------------
+# --- Loading --------------------------------------------------------------------------------------
 
 
 def test_a_folder_is_loaded_without_asking_the_server(tmp_path):
@@ -123,7 +81,7 @@ def test_a_key_that_is_not_set_or_no_key_is_told_without_it(tmp_path, monkeypatc
     assert "TEACHER_KEY" in line and "sk" not in line and "schl" not in line
 
 
-# --- What is sent --------------------------------------------------------------------------------
+# --- What is sent ---------------------------------------------------------------------------------
 
 
 def test_a_chat_request_is_the_rendered_prompt_as_a_user_message(predictor_on):
@@ -177,7 +135,7 @@ def test_nothing_is_sent_if_a_prompt_cannot_be(predictor_on, prompt, said):
     assert server.seen == []
 
 
-# --- What is made of an answer -------------------------------------------------------------------
+# --- What is made of an answer --------------------------------------------------------------------
 
 
 def test_answers_keep_the_order_of_their_requests(predictor_on):
@@ -225,7 +183,7 @@ def test_an_answer_without_token_counts_is_an_error_and_not_a_zero(predictor_on)
     assert len(server.seen) == 1 and predictor.usage.unmetered == 1
 
 
-# --- Several answers -----------------------------------------------------------------------------
+# --- Several answers ------------------------------------------------------------------------------
 
 
 def test_several_answers_are_one_request_and_their_tokens_add_up(predictor_on):
@@ -295,277 +253,7 @@ def test_greedy_has_one_answer(predictor_on):
         assert "2 answers" in told(lambda: predictor.answer_many([Request("fish")], 2))
 
 
-# --- Faults --------------------------------------------------------------------------------------
-
-PASSING = {
-    "500": error(500),
-    "503 page": Reply(b"<html>busy</html>", 503),
-    "429 at once": error(429, retry_after="0"),
-    "408": error(408),
-    "not JSON": Reply(b"oops"),
-    "not UTF-8": Reply(b'{"choices": "\xff'),
-    "deep": Reply(b"[" * 100_000),
-    "a list": as_json([1]),
-    "no choices": as_json({"choices": [], "usage": {}}),
-    "an error called 200": as_json({"error": {"message": "overloaded"}}),
-    "no message": as_json({"choices": [{}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}),
-    "no text": answers(None),
-    "no reason": answers("x", finish_reason=None),
-    "odd logprobs": answers("x", logprobs={"content": [{"logprob": "low"}]}),
-    "logprobs NaN": answers("x", logprobs={"content": [{"logprob": float("nan")}]}),
-    "cut off": Reply(parts=[b'{"choices"'], declared=500),
-    "nothing": Reply(parts=[], declared=500),
-}
-
-
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_a_fault_that_passes_is_survived(predictor_on, fault):
-    with endpoint_server(fault) as server:
-        predictor = predictor_on(server)
-        assert predictor.answer([Request("fish")])[0].text == "echo of Say: fish"
-    assert (predictor.usage.requests, predictor.usage.retries) == (2, 1)
-
-
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_a_fault_that_stays_is_told_in_one_line(predictor_on, fault):
-    with endpoint_server(*[fault] * 3) as server:
-        predictor = predictor_on(server)
-        line = told(lambda: predictor.answer([Request("fish")]))
-    assert line.startswith(f"{server.url}/chat/completions gave ") and "after 3 attempts" in line
-    assert len(server.seen) == 3
-    assert fault.status == 200 or str(fault.status) in line
-
-
-@pytest.mark.parametrize(
-    "reply", [Reply(hold=Event()), Reply(parts=[], declared=9999, drip=True)], ids=["hang", "drip"]
-)
-def test_a_server_that_hangs_is_given_up(predictor_on, reply):
-    with endpoint_server(reply, reply) as server:
-        predictor = predictor_on(server, timeout_s=0.08, max_retries=1)
-        line = told(lambda: predictor.answer([Request("fish")]))
-    assert "no answer within 0.08 s after 2 attempts. Raise timeout_s" in line
-
-
-def test_a_server_that_is_not_there_is_told(predictor_on):
-    with endpoint_server() as server:
-        pass
-    line = told(lambda: predictor_on(server).answer([Request("fish")]))
-    assert "no connection" in line and "Start the server" in line
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_request_that_is_wrong_fails_at_once_with_the_server_s_words(predictor_on, status):
-    with endpoint_server(error(status, "because\nof\x1b[1m this " * 40)) as server:
-        line = told(lambda: predictor_on(server).answer([Request("fish")]))
-    assert f"gave {status}" in line and "because of [1m this" in line
-    assert len(server.seen) == 1
-
-
-def test_a_redirect_is_not_followed(predictor_on):
-    with (
-        endpoint_server() as other,
-        endpoint_server(
-            Reply(status=307, headers={"location": other.url + "/chat/completions"})
-        ) as server,
-    ):
-        predictor = predictor_on(server, api_key_env="TEACHER_KEY")
-        assert "Redirects are not followed" in told(lambda: predictor.answer([Request("fish")]))
-    assert other.seen == []
-
-
-def test_no_proxy_reads_what_goes_unencrypted(predictor_on, monkeypatch):
-    with endpoint_server() as proxy, endpoint_server() as server:
-        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
-        predictor_on(server).answer([Request("fish")])
-    assert (len(server.seen), proxy.seen) == (1, [])
-
-
-def test_pauses_grow_at_random_and_keep_to_what_the_server_asks(predictor_on):
-    script = [error(500)] * 6 + [error(429, retry_after="40")]
-    with endpoint_server(*script) as server:
-        predictor = predictor_on(server, max_retries=8)
-        predictor.answer([Request("fish")])
-    assert len(predictor.pauses) == 7
-    assert all(0 <= p <= 0.5 * 2**n for n, p in enumerate(predictor.pauses[:6]))
-    assert len(set(predictor.pauses)) == 7 and predictor.pauses[6] == 40
-
-
-def test_a_server_that_asks_for_too_long_a_pause_is_given_up(predictor_on):
-    with endpoint_server(error(429, "later", retry_after="3600")) as server:
-        predictor = predictor_on(server)
-        line = told(lambda: predictor.answer([Request("fish")]))
-    assert 'gave 429 and asks to wait 3600 s ("later"). Lower concurrency' in line
-    assert predictor.pauses == []
-
-
-def test_all_pauses_together_keep_to_their_limit(predictor_on):
-    with endpoint_server(*[error(503, retry_after="3")] * 9) as server:
-        predictor = predictor_on(server, max_retries=9, max_wait_s=10.0)
-        told(lambda: predictor.answer([Request("fish")]))
-    assert predictor.pauses == [3, 3, 3]
-
-
-QUOTES = {
-    "whole": f"bad prompt: {SECRET} with key {KEY}",
-    "part": f"bad prompt: {SECRET[5:24]}… with key {KEY[:9]}***{KEY[-5:]}",
-    "escaped": f"bad prompt: {SECRET.replace(',', chr(92) + 'u002c')!r} {KEY!r}",
-    "lines": "bad prompt: " + SECRET.replace(" ", "\n  "),
-}
-
-
-@pytest.mark.parametrize("quote", QUOTES.values(), ids=QUOTES)
-@pytest.mark.parametrize("status", [400, 500])
-def test_neither_key_nor_prompt_is_in_an_error_or_a_log(predictor_on, caplog, quote, status):
-    caplog.set_level(logging.DEBUG)
-    with endpoint_server(*[error(status, quote)] * 3) as server:
-        predictor = predictor_on(server, api_key_env="TEACHER_KEY")
-        line = told(lambda: predictor.answer([Request(SECRET)]))
-    assert "bad prompt: " in line
-    logged = line + "".join(f"{record.getMessage()}" for record in caplog.records)
-    assert "HTTP Request" in logged, "the client's own log must have been read"
-    for private in ("Eagle", "phone", "1223", KEY[:7], KEY[-5:]):
-        assert private not in logged
-
-
-def test_hidden_text_is_marked_and_other_words_stay():
-    assert hide("model is overloaded", ["a prompt about fish"], 8) == "model is overloaded"
-    assert hide("no fish here", ["fish"], 8) == "no … here"
-    assert hide("say \\u0444\\u044b\\u0432", ["фыв"], 8) == "say …"
-
-
-# --- Many at once --------------------------------------------------------------------------------
-
-
-def test_a_fatal_error_stops_the_rest_and_loses_no_answer(predictor_on):
-    with endpoint_server(*map(answers, "ab"), error(401)) as server:
-        predictor = predictor_on(server, concurrency=1)
-        each = predictor.answer_each([Request("fish")] * 10)
-        found = [next(each), next(each)]
-        assert "gave 401" in told(lambda: next(each))
-    assert [(number, c.text) for number, c in found] == [(0, "a"), (1, "b")]
-    assert len(server.seen) == 3
-
-
-def test_an_answer_under_way_is_given_before_the_error(predictor_on):
-    with endpoint_server() as server:
-        release = Event()
-        server.replies["Say: slow"] = replace(answers("paid for"), hold=release)
-        server.replies["Say: bad"] = error(404)
-        predictor = predictor_on(server, concurrency=2)
-        requests = [Request("slow"), Request("bad"), Request("never"), Request("never")]
-        Thread(target=set_after_first, args=(predictor, release)).start()
-        each = predictor.answer_each(requests)
-        number, completion = next(each)
-        assert (number, completion.text) == (0, "paid for")
-        assert "gave 404" in told(lambda: next(each))
-    assert len(server.seen) == 2
-
-
-def set_after_first(predictor, event):
-    """Set `event` when one request is done with, and its thread has had time to say so."""
-    while predictor.usage.requests < 1:
-        Event().wait(0.002)
-    Event().wait(0.05)
-    event.set()
-
-
-def test_a_caller_that_breaks_off_cancels_the_rest(predictor_on):
-    with endpoint_server() as server:
-        predictor = predictor_on(server, concurrency=1)
-        release = Event()
-        server.replies["Say: second"] = replace(answers("x"), hold=release)
-        requests = [Request("first"), Request("second"), Request("never")]
-        each = predictor.answer_each(requests)
-        next(each)
-        Thread(target=release.set).start()
-        each.close()
-    assert len(server.seen) <= 2
-
-
-def test_the_account_adds_up_over_threads(predictor_on):
-    requests = [Request("one two three")] * 60
-    with endpoint_server(error(500), error(500)) as server:
-        predictor = predictor_on(server, concurrency=8)
-        predictor.answer(requests)
-    usage = predictor.usage
-    assert (usage.prompt_tokens, usage.completion_tokens) == (60 * 4, 60 * 6)
-    assert (usage.requests, usage.retries, usage.unmetered) == (62, 2, 0)
-    assert usage.cost_usd == pytest.approx(estimate_cost(240, 360, predictor.settings))
-    assert usage.seconds > 0
-
-
-def test_garbage_that_was_paid_for_is_on_the_account(predictor_on):
-    paid = as_json({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 9}})
-    with endpoint_server(paid, Reply(b"oops"), answers("x y")) as server:
-        predictor = predictor_on(server)
-        predictor.answer([Request("fish")])
-    expected = Usage(prompt_tokens=12, completion_tokens=11, requests=3, retries=2, unmetered=1)
-    assert replace(predictor.usage, cost_usd=0.0, seconds=0.0) == expected
-
-
-# --- Streams -------------------------------------------------------------------------------------
-
-PIECES = ["The Eagle…", " «fish»\u2028", "line\x85 two", "", "\N{DOG FACE} é"]
-
-
-@pytest.mark.parametrize("size", [1, 7, None])
-@pytest.mark.parametrize("end", ["usage and [DONE]", "finish reason"])
-def test_a_stream_joins_to_the_answer(predictor_on, size, end):
-    with endpoint_server(answers("".join(PIECES)), stream(PIECES, end, size)) as server:
-        predictor = predictor_on(server)
-        answer = predictor.answer([Request("fish")])[0]
-        pieces = list(predictor.stream(Request("fish")))
-    assert "".join(pieces) == answer.text
-    assert pieces == [piece for piece in PIECES if piece]
-    assert server.seen[1]["body"] == server.seen[0]["body"] | {
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-
-
-def test_a_stream_is_on_the_account(predictor_on):
-    with endpoint_server(stream(PIECES), stream(PIECES, "finish reason")) as server:
-        predictor = predictor_on(server)
-        list(predictor.stream(Request("fish")))
-        assert (predictor.usage.completion_tokens, predictor.usage.unmetered) == (7, 0)
-        list(predictor.stream(Request("fish")))
-        assert (predictor.usage.completion_tokens, predictor.usage.unmetered) == (7, 1)
-
-
-BROKEN = {
-    "ends": stream(PIECES, "nothing"),
-    "cut in an event": Reply(parts=[stream(PIECES, "nothing").parts[0] + b'data: {"cho']),
-    "connection": replace(stream(PIECES, "nothing"), declared=99_999),
-    "not JSON": Reply(parts=[stream(PIECES, "nothing").parts[0] + b"data: oops\n\n"]),
-    "error": Reply(parts=[stream(PIECES, "nothing").parts[0] + b'data: {"error": "out"}\n\n']),
-}
-
-
-@pytest.mark.parametrize("reply", BROKEN.values(), ids=BROKEN)
-def test_a_stream_that_is_cut_in_the_middle_is_an_error_and_no_short_answer(predictor_on, reply):
-    with endpoint_server(reply) as server:
-        given = predictor_on(server).stream(Request("fish"))
-        pieces = [next(given) for piece in PIECES if piece]
-        line = told(lambda: next(given))
-    assert "".join(pieces) == "".join(PIECES)
-    assert line.startswith(f"{server.url}/chat/completions gave ")
-    assert len(server.seen) == 1
-
-
-def test_a_stream_that_fails_before_its_first_piece_is_asked_again(predictor_on):
-    with endpoint_server(error(500), stream([], "nothing"), stream(PIECES)) as server:
-        predictor = predictor_on(server)
-        assert "".join(predictor.stream(Request("fish"))) == "".join(PIECES)
-    assert predictor.usage.retries == 2
-
-
-def test_an_empty_answer_is_an_empty_stream(predictor_on):
-    with endpoint_server(stream([])) as server:
-        assert list(predictor_on(server).stream(Request("fish"))) == []
-
-
-# --- The list of models --------------------------------------------------------------------------
+# --- The list of models ---------------------------------------------------------------------------
 
 
 def test_check_says_whether_the_server_knows_the_model(predictor_on):
@@ -574,82 +262,3 @@ def test_check_says_whether_the_server_knows_the_model(predictor_on):
         line = predictor_on(server, model="huge").check()
     assert "does not list huge (listed: tiny, other)." in line and "\n" not in line
     assert [asked["path"] for asked in server.seen] == ["/v1/models"] * 2
-
-
-# --- A real server -------------------------------------------------------------------------------
-
-
-def plain_model(folder):
-    """A tiny model that writes whole characters only, with a chat template that is `TEMPLATE`."""
-    write_model(folder)
-    weights = load_file(folder / "model.safetensors")
-    tokenizer = tiny_tokenizer()
-    for token, number in tokenizer.get_vocab().items():
-        if not (tokenizer.decode([number]).isascii() and token.isascii()):
-            weights["model.embed_tokens.weight"][number] = 0  # tied: its logit is always 0
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    template = TEMPLATE.replace("{prompt}", "{{ messages[-1]['content'] }}")
-    (folder / "chat_template.jinja").write_text(template)
-    write_contract(folder, replace(read_contract(folder, check_files=False), files={}))
-    return folder
-
-
-@contextmanager
-def serving(folder, log):
-    """`transformers serve` in a process of its own; gives its address."""
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [Path(sys.executable).parent / "transformers", "serve", folder]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    (folder.parent / "hub").mkdir()
-    environment = os.environ | {"HF_HUB_CACHE": str(folder.parent / "hub"), "OMP_NUM_THREADS": "1"}
-    with log.open("w") as stream:
-        process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
-        try:
-            for _ in range(600):
-                assert process.poll() is None, log.read_text()
-                try:
-                    httpx.get(f"http://127.0.0.1:{port}/health")
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-@pytest.mark.slow
-def test_transformers_serve_answers_what_the_transformers_engine_answers(tmp_path):
-    folder = plain_model(tmp_path / "model")
-    engine = load(folder)
-    texts = [
-        "fish",
-        "name[The Eagle], food[fish]",
-        "dogs",
-        "The Mill serves curry",
-        "eu-west-1 1.8",
-    ]
-    requests = [Request(text) for text in texts]
-    expected = engine.answer(requests)
-    assert len({c.text for c in expected}) == len(texts)
-    with serving(folder, tmp_path / "log") as url:
-        for api, template in (("chat", "{prompt}"), ("completions", TEMPLATE)):
-            described = tmp_path / api
-            described.mkdir()
-            settings = replace(SETTINGS, base_url=url, model=str(folder), api=api, timeout_s=60.0)
-            write_settings(described, replace(settings, logprobs=True))
-            contract = replace(engine.contract, engine="endpoint", prompt_template=template)
-            write_contract(described, replace(contract, files={}))
-            predictor = load(described)
-            found = predictor.answer(requests)
-            assert [c.text for c in found] == [c.text for c in expected]
-            for ours, theirs in zip(expected, found, strict=True):
-                assert ours.prompt_tokens == theirs.prompt_tokens
-                assert ours.completion_tokens == theirs.completion_tokens
-                assert ours.finish_reason == theirs.finish_reason
-                assert theirs.mean_logprob is None, "the server gives none although asked"
-            assert "".join(predictor.stream(requests[1])) == expected[1].text
-            assert "does not list" in predictor.check(), "folders are served but not listed"
-            predictor.close()

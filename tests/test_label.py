@@ -1,15 +1,17 @@
 """The label stage: everything labelled is bound to its teacher, and nothing is made twice."""
 
+import resource
 import shutil
 
 import numpy as np
 import pytest
 from tiny_pipeline import label_inputs, run_label, taught, tiny_params
 
+from serving.completion import Request
 from serving.errors import StillhouseError
 from serving.predictor import load
-from stages import _io
-from stages._label_plan import plan_labels
+from stages import _io, _progress
+from stages._label_plan import plan_labels, plan_validation
 from stages._labels import iterate_labels, read_index, read_labels
 
 
@@ -64,8 +66,6 @@ def test_distributions_are_those_of_the_teacher(root):
     predictor = load(root / "teacher")
     plan, labels = labels_of(root)
     prompts = {e["id"]: e for e in plan.examples}
-    from serving.completion import Request
-
     for label in labels[:5]:
         prompt = predictor.prompts.encode(Request(prompts[label.example_id]["prompt"]))
         ids = torch.tensor([prompt + label.token_ids.tolist()])
@@ -116,16 +116,83 @@ def test_a_missing_teacher_is_one_line(root):
         run_label(tiny_params(), root)
 
 
-def test_validation_prompts_have_labels_of_their_own(root):
-    index = read_index(root / "labels/validation")
-    assert index.totals["answers"] >= len(_io.read_jsonl(root / "prepared/validation.jsonl"))
+def with_label(**changes):
+    settings = tiny_params().label.model_dump(mode="json")
+    return tiny_params(label=settings | changes)
 
 
-def test_a_pool_file_gives_prompts_that_nothing_else_has(root):
-    train = _io.read_jsonl(root / "prepared/train.jsonl")[0]["prompt"]
-    test = _io.read_jsonl(root / "prepared/test.jsonl")[0]["prompt"]
-    _io.write_jsonl(root / "pool.jsonl", [{"prompt": p} for p in (train, test, "food[soup]")])
-    settings = tiny_params().label.model_dump() | {"pool_file": str(root / "pool.jsonl")}
-    plan = plan_labels(tiny_params(label=settings), label_inputs(root))
-    assert [e["prompt"] for e in plan.examples[plan.train_count :]] == ["food[soup]"]
-    assert plan.pool["copies_of_training_or_held_out"] == 2
+def teacher_answers(root, split):
+    """What the teacher answers to a split's prompts, by example id."""
+    examples = _io.read_jsonl(root / f"prepared/{split}.jsonl")
+    decoding = {"max_new_tokens": 24, "batch_tokens": 65_536}
+    answers = load(root / "teacher", decoding).answer([Request(e["prompt"]) for e in examples])
+    return dict(zip([e["id"] for e in examples], answers, strict=True))
+
+
+def test_validation_labels_are_the_teachers_answers_as_they_are_and_no_references(root):
+    params = with_label(max_slot_errors=0, max_answer_tokens=1, answers=2)
+    report = run_label(params, root)
+    assert report["labels"] == 0, "filters of training labels turn everything away"
+    plan = plan_validation(params, label_inputs(root))
+    labels = list(iterate_labels(read_labels(root / "labels/validation", plan.manifest)))
+    answers = teacher_answers(root, "validation")
+    finished = {name: a.text for name, a in answers.items() if a.finish_reason == "stop"}
+    assert {n.example_id: n.text for n in labels} == {n: t for n, t in finished.items() if t}
+    assert labels and {(n.source, n.rank) for n in labels} == {("train", 0)}
+    assert report["validation"]["answers"] == len(answers)
+    assert set(report["validation"]["rejected_by_reason"]) <= {"unfinished", "empty"}
+
+
+def test_the_manifest_of_validation_says_which_filters_its_answers_passed(root):
+    found = read_index(root / "labels/validation").manifest
+    assert (found.filters["max_slot_errors"], found.filters["max_tokens"]) == (None, None)
+    assert found.decoding["gold"] is False
+    assert (found.decoding["answers_kept"], found.decoding["pool_answers_kept"]) == (1, 0)
+    assert found.data_sha256 == _io.sha256_file(root / "prepared/validation.jsonl")
+    assert found == plan_validation(tiny_params(), label_inputs(root)).manifest
+
+
+def test_without_distributions_validation_has_no_labels_as_nothing_reads_them(root):
+    report = run_label(with_label(top_k=0), root)
+    assert report["labels"] > 0 and "validation" not in report
+    assert not (root / "labels/validation").exists()
+
+
+def test_answers_that_are_too_long_are_turned_away_with_their_length(root):
+    _, labels = labels_of(root)
+    longest = max(len(label.token_ids) for label in labels)
+    params = with_label(max_answer_tokens=longest - 1)
+    report = run_label(params, root)
+    _, shorter = labels_of(root, params)
+    assert [n.text for n in shorter] == [n.text for n in labels if len(n.token_ids) < longest]
+    assert report["rejected_by_reason"]["too_long"] == len(labels) - len(shorter)
+    rows = _io.read_jsonl(root / "labels/rejected.jsonl")
+    assert {row["tokens"] for row in rows if row["reason"] == "too_long"} == {longest}
+    assert report["tokens_rejected"] == sum(row["tokens"] for row in rows)
+
+
+def test_progress_is_told_shard_by_shard_with_the_time_that_is_left(root, monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "LOG_EVERY_S", 0.0)  # a log gets a line every 10 s otherwise
+    shutil.rmtree(root / "labels")
+    run_label(tiny_params(), root)
+    lines = capsys.readouterr().err.splitlines()
+    told = [line.split(",")[0] for line in lines if line.endswith(" s left")]
+    assert told == [*[f"label: {n}/48" for n in (20, 40, 48)], "label validation: 8/8"]
+
+
+def test_a_full_disk_ends_in_one_line_and_loses_no_finished_shard(root):
+    for path in (root / "labels").glob("shard-0000[12]*"):
+        path.unlink()
+    (root / "labels/index.json").unlink()
+    before = {p.name: p.read_bytes() for p in (root / "labels").glob("shard-*")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))  # the system refuses longer files
+    try:
+        told = r'did not take shard 1 \(.*\); finished shards are safe\. Make room, then run "dvc'
+        with pytest.raises(StillhouseError, match=told):
+            run_label(tiny_params(), root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {p.name: p.read_bytes() for p in (root / "labels").glob("shard-*")} == before
+    run_label(tiny_params(), root)
+    assert len(labels_of(root)[1]) == _io.read_json(root / "reports/label/label.json")["labels"]

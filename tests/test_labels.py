@@ -180,6 +180,7 @@ CHANGES = {
     "teacher_revision": "main",
     "tokenizer_sha256": "e" * 64,
     "template_sha256": "e" * 64,
+    "prompt_sha256": "e" * 64,
     "decoding": {"beams": 4, "answers": 2},
     "top_k": 24,
     "vocab_size": 1537,

@@ -184,6 +184,21 @@ def test_pruning_is_compared_with_the_same_recipe_from_random_weights():
     assert steps[0].what == "starts from weights cut out of the teacher, not at random"
 
 
+def test_privacy_is_compared_with_the_same_recipe_without_it_and_with_nothing_else():
+    cold = {"method": "sft", "init": "scratch"}
+    rungs = named(
+        a_private_one=cold | {"privacy": {"epsilon": 8.0}},
+        cold=cold,
+        control={"method": "sft"},
+        texts={"method": "seqkd", "init": "scratch"},
+    )
+    assert [(s.lower, s.upper, s.what) for s in find_steps(rungs)] == [
+        ("cold", "texts", "adds the teacher's texts"),
+        ("cold", "control", "starts from weights cut out of the teacher, not at random"),
+        ("cold", "a_private_one", "trains with differential privacy, epsilon 8"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -192,8 +207,9 @@ def test_pruning_is_compared_with_the_same_recipe_from_random_weights():
         ({"parameters": 999}, "parameters: student 1000, control 999"),
         ({"sweep": {}}, "learning rates tried: student 2, control 1"),
         ({"batch_tokens": 512}, "tokens per batch: student None, control 512"),
+        ({"privacy": {"epsilon": 8.0}}, "epsilon: student None, control 8.0"),
     ],
-    ids=["init", "steps", "parameters", "sweep", "batch"],
+    ids=["init", "steps", "parameters", "sweep", "batch", "privacy"],
 )
 def test_what_the_control_does_not_share_is_named(changes, words):
     assert find_violations([report()], [report()]) == []

@@ -4,10 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from serving.errors import StillhouseError
 from stages._params import Params, check_params, load_params, params_hash, read_yaml
-from stages._profile import apply_profile, merge
+from stages._profile import apply_profile, merge, render
 
 WHERE = Path("params.yaml")
 
@@ -43,6 +44,15 @@ def test_all_mistakes_are_reported_together_with_hints():
 def test_contradictions_are_refused(section, message):
     with pytest.raises(StillhouseError, match=message):
         check_params({"prepare": section}, WHERE)
+
+
+def test_a_student_that_is_not_trained_is_refused():
+    untrained = {"model": "models/mine", "tuning": "none"}
+    with pytest.raises(StillhouseError, match=r"distill: .*tuning full, lora or qlora, found none"):
+        check_params({"distill": {"pretrained": untrained}}, WHERE)
+    assert check_params({"teacher": {"pretrained": untrained}}, WHERE).teacher.pretrained
+    trained = untrained | {"tuning": "lora"}
+    assert check_params({"distill": {"pretrained": trained}}, WHERE).distill.pretrained
 
 
 def test_params_cannot_be_changed_after_the_check():
@@ -124,3 +134,9 @@ def test_a_profile_that_breaks_the_params_changes_nothing(project):
     with pytest.raises(StillhouseError, match=r"run\.threads"):
         apply_profile("bad", project)
     assert (project / "params.yaml").read_text() == before
+
+
+def test_a_profile_changes_no_section_that_shares_a_yaml_alias():
+    committed = "teacher:\n  generation: &one {beams: 1}\nlabel:\n  generation: *one\n"
+    data = YAML(typ="safe").load(render(committed, {"teacher": {"generation": {"beams": 5}}}, "x"))
+    assert data == {"teacher": {"generation": {"beams": 5}}, "label": {"generation": {"beams": 1}}}

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from serving.errors import StillhouseError
+from serving.slots import SlotSchema
 from stages import _io
-from stages._params import check_params
+from stages._params import check_params, read_yaml
 from stages._prepared import (
     Groups,
     cut_splits,
     group_rows,
     remove_leaks,
+    remove_unfaithful,
     shared_prompts,
     vocabulary,
 )
@@ -21,6 +23,7 @@ from stages._privacy import PersonalData
 from stages._sources import Rejection, Row
 from stages.prepare import prepare
 
+ROOT = Path(__file__).parents[1]
 SPLITS = ("train", "validation", "calibration", "test")
 
 
@@ -108,6 +111,23 @@ def test_copies_of_held_out_prompts_leave_train_only():
     assert len(groups.examples("test")) == 1
     reasons = groups.counts()["rejected_by_reason"]
     assert reasons == {"copy_of_held_out": 1, "near_copy_of_held_out": 1}
+
+
+def test_training_references_that_miss_their_record_are_rejected_and_held_out_ones_stay():
+    schema = SlotSchema.from_dict(read_yaml(ROOT / "configs/schemas/e2e.yaml"))
+    record, other = "name[Zizzi], food[French]", "name[Zizzi], food[Indian]"
+    rows = [
+        row(record, "Zizzi serves French food."),
+        row(record, "Zizzi is a nice place."),
+        row(other, "Zizzi serves French food."),
+        row(record, "Zizzi.", split="validation"),
+    ]
+    groups = group_rows(rows, schema, PersonalData("off"))
+    remove_unfaithful(groups, schema, 0)
+    assert [e["references"] for e in groups.examples("train")] == [["Zizzi serves French food."]]
+    assert [e["references"] for e in groups.examples("validation")] == [["Zizzi."]]
+    assert groups.counts()["rejected_by_reason"] == {"slot_errors": 2}
+    assert "slot errors: 1 (food)" in groups.rejected[0].detail
 
 
 def test_spellings_of_one_prompt_are_cut_to_the_same_side():

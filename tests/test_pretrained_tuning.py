@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bitsandbytes.nn.modules import Linear4bit
 from pretrained_base import CHATML, settings_of, write_base
 from tiny_models import CONTRACT, SENTENCES
 from transformers import AutoModelForCausalLM
@@ -51,7 +52,7 @@ def test_tuning_lowers_the_loss_and_the_merged_model_serves_it(tmp_path, kind, t
     assert all(("lora_" in name) == (tuning != "full") for name in trained)
     batch, losses = tune(model, base)
     assert losses[-1] < 0.3 * losses[0]
-    plain = check_merged(model, batch, 5e-2 if tuning == "qlora" else 1e-3)
+    plain = check_merged(model, batch)
     serve(plain, base, tmp_path / "served")
 
 
@@ -76,14 +77,17 @@ def tune(model, base, steps=20):
 
 
 @torch.no_grad()
-def check_merged(model, batch, tolerance):
+def check_merged(model, batch):
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype = torch.float32  # what the processor has would round the products
     expected = model.eval()(batch.ids).logits
     plain = _pretrained.merged(model).eval()
     assert not hasattr(plain, "peft_config")
     assert not any(module._forward_hooks for module in plain.modules())
     assert {weight.dtype for weight in plain.parameters()} == {torch.float32}
     error = (plain(batch.ids).logits - expected).abs().max() / expected.std()
-    assert error < tolerance
+    assert error < 1e-3
     return plain
 
 

@@ -1,33 +1,40 @@
-"""The prompt that is chosen is the best for its price, and examples never give an answer away."""
+"""The prompt that is chosen is the best for its price."""
 
 import json
 from dataclasses import replace
 
 import pytest
 import toy
-from tiny_models import tiny_tokenizer
+from pydantic import ValidationError
 
-from serving._prompts import PromptEncoder
+from serving._prompts import render
+from serving._shots import build_shots, prompt_digest
 from serving.completion import Completion, Request
 from serving.errors import StillhouseError
 from serving.slots import SlotSchema
-from stages._params import Prompting
-from stages._prompting import RETRIEVAL, build_shots, choose_prompt, render_prompts
+from stages._params import Params, Prompting
+from stages._prompting import choose_prompt
 
 SCHEMA = SlotSchema.from_dict(toy.SCHEMA)
 TRAIN = [toy.example(n, f, d) for n in toy.NAMES for f in toy.FOODS for d in ("yes", "no")]
 ASKED = [toy.example(n, f, d) for n in ("Zizzi", "Aromi") for f in toy.FOODS for d in ("yes", "no")]
+SHOTS = build_shots(TRAIN, SCHEMA, 0)
 LONG = "You write for a guide to pubs, in English. Say what this record says: {prompt}"
 SHORT = "Say: {prompt}"
+PRICE_USD = 0.25  # per answer
 
 
 def teacher_of(**writers):
     """A teacher that writes as the first writer whose mark is in the prompt; counts words."""
     seen = []
 
-    def ask(prompts):
+    def ask(template, count, asked):
+        requests = [Request(example["prompt"], example["slots"]) for example in asked]
+        shown = replace(SHOTS, count=count).near(requests)
+        pairs = zip(requests, shown, strict=True)
+        prompts = [render(template, request, "".join(texts)) for request, texts in pairs]
         seen.append(prompts)
-        return [answer(prompt) for prompt in prompts]
+        return [answer(prompt) for prompt in prompts], PRICE_USD * len(prompts)
 
     def answer(prompt):
         example = max(
@@ -60,15 +67,16 @@ def wrong_in_one_of(count):
     return lambda e: clumsy(e) if numbers[e["id"]] % count == 0 else good(e)
 
 
-def choose(ask, templates, shots=(0,), schema=SCHEMA, prompts=16):
+def choose(ask, templates, shots=(0,), schema=SCHEMA, prompts=16, complete=str):
     settings = Prompting(templates=templates, shots=shots, validation_prompts=prompts)
-    return choose_prompt(ask, settings, TRAIN, ASKED, schema, seed=1)
+    return choose_prompt(ask, settings, complete, ASKED, schema, seed=1)
 
 
 def test_the_better_template_wins_although_it_is_longer():
     ask, _ = teacher_of(guide=good, Say=clumsy)
     choice = choose(ask, (SHORT, LONG))
     assert (choice.template, choice.shots) == (LONG, 0)
+    assert choice.why == "beats every other variant for certain"
     worse, best = choice.table
     assert best["bleu"]["score"] == pytest.approx(100.0)
     assert worse["quality_to_best"]["high"] < 0.0
@@ -79,6 +87,7 @@ def test_of_templates_that_are_not_certainly_worse_the_shortest_wins():
     ask, _ = teacher_of(guide=good, Say=wrong_in_one_of(20))  # one clumsy answer of 16
     choice = choose(ask, (LONG, SHORT))
     assert choice.template == SHORT
+    assert choice.why.startswith("shortest prompts of the 2 variants")
     longer, chosen = choice.table
     assert (longer["best"], longer["chosen"]) == (True, False)
     assert chosen["quality"]["score"] < longer["quality"]["score"]
@@ -116,95 +125,68 @@ def test_every_variant_answers_the_same_first_prompts_and_costs_what_the_teacher
         assert [p.rpartition(": ")[2] for p in prompts] == [e["prompt"] for e in ASKED[:10]]
         words = sum(len(prompt.split()) for prompt in prompts) / 10
         assert row["prompt_tokens_per_answer"]["score"] == pytest.approx(words)
+        assert row["cost_usd"] == 10 * PRICE_USD
     answers = [len(good(example).split()) for example in ASKED[:10]]
     said = choice.table[0]["completion_tokens_per_answer"]["score"]
     assert said == pytest.approx(sum(answers) / 10)
+    assert choice.to_dict()["cost_usd"] == 30 * PRICE_USD
 
 
-def test_the_table_is_json_and_the_hash_tells_variants_apart():
+def test_the_report_is_json_and_the_hash_tells_variants_apart():
     ask, _ = teacher_of(Say=good)
     choice = choose(ask, ("{shots}" + SHORT, SHORT), shots=(0, 1, 3))
-    assert json.loads(json.dumps(choice.table, allow_nan=False)) == choice.table
-    digests = [row["digest"] for row in choice.table]
+    report = choice.to_dict()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    digests = [row["prompt_sha256"] for row in choice.table]
     assert len({*digests}) == len(digests) == 4
     chosen = next(row for row in choice.table if row["chosen"])
-    assert choice.digest == chosen["digest"]
-    assert replace(choice, shots=choice.shots + 1).digest != choice.digest
+    assert report["prompt_sha256"] == chosen["prompt_sha256"]
+    assert report["prompt_sha256"] == prompt_digest(choice.template, choice.shots)
     assert choose(ask, ("{shots}" + SHORT, SHORT), shots=(0, 1, 3)) == choice
 
 
-def test_examples_come_in_the_stated_format_nearest_last():
-    shots = build_shots(TRAIN, SCHEMA, 2)
-    text = shots.context_for([Request("name[Zizzi], food[curry], dogs[no]")])[0]
-    first, second, rest = text.split("\n\n")
-    assert rest == ""
-    assert second.splitlines() == [
-        "Input: name[The Eagle], food[curry], dogs[no]",
-        "Output: The Eagle serves curry and dogs must stay outside.",
-    ]
-    assert "food[curry], dogs[no]" in first
-    assert RETRIEVAL.startswith("Input: {prompt}\nOutput: {answer}\n\n")
-
-
-def test_examples_never_include_the_asked_one():
-    shots = build_shots(TRAIN, SCHEMA, len(TRAIN))
-    turned = [", ".join(reversed(e["prompt"].split(", "))).upper() for e in TRAIN]
-    lower = [text.replace("NAME", "name").replace("FOOD", "food") for text in turned]
-    for prompts in ([e["prompt"] for e in TRAIN], [t.replace("DOGS", "dogs") for t in lower]):
-        contexts = shots.context_for([Request(prompt) for prompt in prompts])
-        for example, context in zip(TRAIN, contexts, strict=True):
-            assert context.count("Input: ") == len(TRAIN) - 1
-            assert example["prompt"] + "\n" not in context
-
-
-def test_examples_to_leave_out_are_named_by_id():
-    shots = build_shots(TRAIN, SCHEMA, 1)
-    request = Request("name[Zizzi], food[pies], dogs[yes]")
-    nearest = TRAIN[6]
-    assert nearest["prompt"] in shots.context_for([request])[0]
-    without = shots.context_for([request], leave_out=[nearest["id"]])[0]
-    assert without.count("Input: ") == 1
-    assert nearest["prompt"] not in without
-
-
-def test_of_two_references_the_cleaner_one_is_shown():
-    train = [e | {"references": ["Nice place.", e["references"][1]]} for e in TRAIN]
-    shown = build_shots(train, SCHEMA, 3).context_for([Request(ASKED[0]["prompt"])])[0]
-    assert "Nice place." not in shown
-    assert shown.count("Output: At ") == 3
-
-
-@pytest.mark.parametrize("text", ["name[{shots}], food[fish]", "name[{prompt} {context}]"])
-def test_what_is_asked_is_what_the_winner_serves(tmp_path, text):
-    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
-    ask, _ = teacher_of(Say=good)
-    choice = choose(ask, ("{shots}Say: {prompt}",), shots=(2,))
-    asked = {"prompt": text, "slots": {"name": "The {Mill}", "food": "fish"}}
-    shots = build_shots(TRAIN, SCHEMA, choice.shots)
-    rendered = render_prompts(choice.template, [asked], shots)[0]
-    request = Request(text, asked["slots"])
-    served = replace(request, context=shots.context_for([request])[0])
-    encoder = PromptEncoder(tmp_path, choice.serving_template)
-    assert encoder.decode(encoder.encode(served)) == rendered
-    assert rendered.count("Input: ") == 2
-    assert rendered.endswith(f"Say: {text}")
-
-
-def test_context_of_a_row_goes_into_the_template_and_leaves_no_place_for_examples():
-    asked = [{"prompt": "Who?", "context": "Ann came.", "references": ["Ann."]}]
-    shots = build_shots(TRAIN, None, 1)
-    assert render_prompts("{context} {prompt}", asked, shots) == ["Ann came. Who?"]
-    with pytest.raises(StillhouseError, match="no place for examples"):
-        render_prompts("{shots} {prompt}", asked, shots)
-
-
-def test_all_mistakes_of_templates_are_told_in_one_line():
+def test_templates_stand_inside_the_model_s_own():
     ask, seen = teacher_of(Say=good)
-    with pytest.raises(StillhouseError) as caught:
-        choose(ask, ("Say it", "{shots}{context}{prompt}"))
-    assert "'Say it' needs {prompt} once" in str(caught.value)
-    assert "'{shots}{context}{prompt}' needs" in str(caught.value)
-    for templates, shots in (((), (0,)), ((SHORT,), ()), ((SHORT,), (0, 4))):
-        with pytest.raises(StillhouseError, match="prompting: "):
-            choose(ask, templates, shots)
-    assert seen == []
+    choice = choose(ask, (SHORT,), complete=lambda text: f"<user>{text}</user>")
+    assert choice.template == "<user>Say: {prompt}</user>"
+    assert choice.why == "the only variant"
+    assert seen[0][0] == f"<user>Say: {ASKED[0]['prompt']}</user>"
+    with pytest.raises(StillhouseError, match="no validation prompt"):
+        choose_prompt(ask, Prompting(templates=(SHORT,)), str, [], SCHEMA, seed=1)
+    with pytest.raises(StillhouseError, match=r"has \{context\} more than once"):
+        choose(ask, (SHORT + "{context}",), complete=lambda text: "{context}" + text)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("templates", "shots", "message"),
+    [
+        (("Say it", "{prompt}{prompt}"), (0,), "'Say it' needs {prompt} once.*; '{prompt}{prompt}"),
+        (("{shots}{shots}{prompt}",), (0,), "{shots} and {context} at most once"),
+        ((SHORT,), (0, 4), r"shots \[0, 4\]: no template has a place for {shots}"),
+        ((), (0,), "at least 1 item"),
+        ((SHORT,), (), "at least 1 item"),
+        ((SHORT,), (-1,), "greater than or equal to 0"),
+    ],
+)
+def test_mistakes_of_templates_are_told_before_any_work(templates, shots, message):
+    with pytest.raises(ValidationError, match=message):
+        Prompting(templates=templates, shots=shots)
+
+
+def test_only_teachers_that_are_not_trained_have_a_choice():
+    prompting = {"templates": [SHORT]}
+    model = {"model": "models/mine", "tuning": "none"}
+    server = {"base_url": "https://host/v1", "model": "x"}
+    for section in (
+        {"source": "pretrained", "pretrained": model},
+        {"source": "endpoint", "endpoint": server},
+    ):
+        assert Params.model_validate({"teacher": section | {"prompting": prompting}})
+    tuned = {"source": "pretrained", "pretrained": model | {"tuning": "lora"}}
+    for section, found in (
+        ({"source": "scratch"}, "scratch"),
+        (tuned, "pretrained with tuning lora"),
+    ):
+        with pytest.raises(ValidationError, match=f"found {found}: .*, remove prompting"):
+            Params.model_validate({"teacher": section | {"prompting": prompting}})

@@ -1,81 +1,23 @@
 """A pruned student is what is left of its teacher: dead parts cost nothing, the idle go first."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from prune_cases import END, FULL, HEAD, KINDS, SMALL, VOCABULARY, logits_of, make_model, measured
 from tiny_models import tiny_config
-from torch.nn import functional
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen2Config,
-)
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from serving.errors import StillhouseError
-from stages._prune import Shape, count_parameters, measure_importance, prune, shape_of
+from stages._prune import Shape, count_parameters, prune, shape_of
 
-KINDS = ["llama", "llama with biases", "qwen2"]
-FULL = Shape(layers=3, width=32, heads=8, kv_heads=4, feed_forward=48)
-SMALL = Shape(layers=2, width=24, heads=4, kv_heads=2, feed_forward=40)
-HEAD = 8  # unlike width / heads, which is 4
-VOCABULARY, END = 40, 7
 DEAD = [1, 3, 8, 9, 21, 22, 30, 31]  # channels or neurons
 DEAD_GROUPS = [(0, 1), (2, 3), (0, 3)]  # key/value heads, layer by layer
-WORD_COUNT, SPAN = 24, 6  # the copy task: some words, a separator, the same words again
-COPIER = Shape(layers=3, width=64, heads=4, kv_heads=2, feed_forward=128)
-
-
-def make_model(kind="llama", shape=FULL, **changes):
-    """A random decoder in which every weight, bias and norm differs from its default."""
-    config_type = Qwen2Config if kind == "qwen2" else LlamaConfig
-    biases = {"attention_bias": True, "mlp_bias": True} if "biases" in kind else {}
-    settings = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": shape.width,
-        "intermediate_size": shape.feed_forward,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": HEAD,
-        "max_position_embeddings": 64,
-        "tie_word_embeddings": True,
-        "eos_token_id": END,
-    }
-    torch.manual_seed(0)
-    config = config_type(**{**settings, **biases, **changes})
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.normal_(mean=1.0 if "norm" in name else 0.0, std=0.2)
-    return model
-
-
-def tokens(rows=4, length=10, seed=1):
-    return torch.randint(VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def measured(model):
-    return measure_importance(model, [{"input_ids": tokens(8, 12, seed)} for seed in (2, 3)])
-
-
-@torch.no_grad()
-def logits_of(model):
-    return model(tokens()).logits
 
 
 def assert_same_logits(student, teacher):
     torch.testing.assert_close(logits_of(student), logits_of(teacher), rtol=1e-4, atol=1e-4)
-
-
-def assert_same_importance(found, expected):
-    for field in fields(expected):
-        torch.testing.assert_close(
-            getattr(found, field.name), getattr(expected, field.name), rtol=1e-4, atol=1e-5
-        )
 
 
 @torch.no_grad()
@@ -234,36 +176,6 @@ def test_kept_norms_choose_the_channels_and_each_is_rescaled_by_its_own_energy()
         torch.testing.assert_close(weight, before[number][:24] * factor)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_does_not_change_importance(side):
-    teacher, rows = (
-        make_model(),
-        [row[:size] for row, size in zip(tokens(), (3, 10, 6, 1), strict=True)],
-    )
-    ids, mask = tokens(5, 12, seed=9), torch.zeros(5, 12, dtype=torch.long)  # the fifth is empty
-    for number, row in enumerate(rows):
-        text = slice(12 - len(row), None) if side == "left" else slice(len(row))
-        ids[number, text], mask[number, text] = row, 1
-    alone = measure_importance(teacher, [{"input_ids": row[None]} for row in rows])
-    padded = measure_importance(teacher, [{"input_ids": ids, "attention_mask": mask}])
-    assert_same_importance(padded, alone)
-
-
-def test_importance_is_what_its_definitions_say():
-    teacher, ids = make_model(), tokens(rows=2)
-    importance = measure_importance(teacher, [{"input_ids": ids}])
-    with torch.no_grad():
-        before, after = teacher(ids, output_hidden_states=True).hidden_states[:2]
-        normed = teacher.model.layers[0].input_layernorm(before)
-    change = 1.0 - functional.cosine_similarity(before, after, dim=-1)
-    shares = before.square() / before.square().mean(-1, keepdim=True)
-    assert float(importance.layers[0]) == pytest.approx(float(change.mean()), rel=1e-4)
-    expected = normed.norm(dim=1).mean(0).double()
-    torch.testing.assert_close(importance.channels[0], expected, rtol=1e-4, atol=1e-5)
-    expected = shares.mean((0, 1)).double()
-    torch.testing.assert_close(importance.energy[0], expected, rtol=1e-4, atol=1e-5)
-
-
 def test_measuring_and_pruning_leave_the_teacher_as_it_was():
     teacher = make_model(attention_dropout=0.5).train().requires_grad_(False)
     before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
@@ -332,79 +244,3 @@ def test_gpt2_and_quantized_teachers_are_refused_with_a_way_out():
     packed.lm_head.weight = torch.nn.Parameter(torch.zeros(4, dtype=torch.uint8), False)
     with pytest.raises(StillhouseError, match=r"quantized LlamaForCausalLM\. Choose init"):
         measured(packed)
-
-
-def test_importance_needs_text_and_its_own_model():
-    teacher, ids = make_model(), tokens()
-    for batches in ([], [{"input_ids": ids, "attention_mask": torch.zeros_like(ids)}]):
-        with pytest.raises(StillhouseError, match="found no token"):
-            measure_importance(teacher, batches)
-    with pytest.raises(ValueError, match="importance: expected"):
-        prune(teacher, SMALL, measured(make_model(shape=SMALL)))
-
-
-def copy_batch(rows, generator):
-    """Words, the separator 0, the same words; [rows, 2 SPAN + 1]."""
-    words = torch.randint(1, WORD_COUNT, (rows, SPAN), generator=generator)
-    return torch.cat([words, torch.zeros_like(words[:, :1]), words], dim=1)
-
-
-def copy_loss(model, ids):
-    """Nats per copied word."""
-    logits = model(ids).logits[:, SPAN:-1]
-    return functional.cross_entropy(logits.flatten(0, 1), ids[:, SPAN + 1 :].flatten())
-
-
-@pytest.fixture(scope="module")
-def copier():
-    """A trained model, its importance, and rows that it has not seen."""
-    changes = {"vocab_size": WORD_COUNT, "head_dim": 16, "initializer_range": 0.125}
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(make_model(shape=COPIER, **changes).config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(150):
-        optimizer.zero_grad()
-        copy_loss(model, copy_batch(32, generator)).backward()
-        optimizer.step()
-    batches = [{"input_ids": copy_batch(64, generator)} for _ in range(2)]
-    return model.eval(), measure_importance(model, batches), copy_batch(256, generator)
-
-
-def by_chance(importance, seed):
-    """The same norms, and scores that know nothing."""
-    draw = torch.Generator().manual_seed(seed)
-    scores = {
-        name: torch.rand(getattr(importance, name).shape, generator=draw)
-        for name in ("layers", "channels", "groups", "neurons")
-    }
-    return replace(importance, **scores)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"feed_forward": 64}, {"width": 56}, {"layers": 2}, {"layers": 2, "width": 56}],
-    ids=str,
-)
-@torch.no_grad()
-def test_importance_prunes_a_trained_model_better_than_chance(copier, changes):
-    teacher, importance, ids = copier
-    shape = replace(COPIER, **changes)
-    loss = copy_loss(prune(teacher, shape, importance), ids)
-    chances = [prune(teacher, shape, by_chance(importance, seed)) for seed in range(4)]
-    mean = sum(copy_loss(student, ids) for student in chances) / len(chances)
-    assert loss < 0.75 * mean
-
-
-@pytest.mark.parametrize("width", [48, 56])
-@torch.no_grad()
-def test_rescaled_norms_bring_a_narrower_model_closer_to_its_teacher(copier, width):
-    teacher, importance, ids = copier
-    as_they_are = replace(importance, energy=torch.ones_like(importance.energy))  # factors of 1
-    said = []
-    for scores in (importance, as_they_are):
-        student = prune(teacher, replace(COPIER, width=width), scores)
-        said.append(student(ids).logits[:, SPAN:-1].log_softmax(-1))
-    target = teacher(ids).logits[:, SPAN:-1].log_softmax(-1)
-    rescaled, plain = ((target.exp() * (target - each)).sum(-1).mean() for each in said)
-    assert rescaled < plain

@@ -1,35 +1,23 @@
 """What a stage tells MLflow is there afterwards; a tracker that fails costs no stage its result.
 
-Against a real SQLite store, a real PostgreSQL if one listens on 127.0.0.1:5432, and closed ports.
+Against a real SQLite store and closed ports.
 """
 
 import json
 import os
 import signal
 import socket
-import sqlite3
-import subprocess
-import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tracking_cases import VARIABLES, open_client, run_stage, stored
 
 from serving.errors import StillhouseError
 from stages._recorder import Line, RecorderError, start_recorder, stop_recorder
 from stages._run import track_stage, tracking_state
-from stages._tracking import prepare_store, shown_uri, tracking_uri
 
-REPOSITORY = Path(__file__).parent.parent
 CLOSED_PORT = 9  # "discard": nothing listens there
-VARIABLES = (
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_TRACKING_URI",
-    "STILLHOUSE_PARENT_RUN",
-    "STILLHOUSE_RECORDER",
-    "STILLHOUSE_TRACKING",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -52,64 +40,6 @@ def project(shared, monkeypatch):
     root, recorder = shared
     monkeypatch.setenv("STILLHOUSE_RECORDER", recorder.address)
     return root
-
-
-@pytest.fixture
-def postgres():
-    """A database of our own on the local server, dropped afterwards."""
-    psycopg = pytest.importorskip("psycopg")
-    server = {"host": "127.0.0.1", "port": 5432, "user": "postgres", "connect_timeout": 3}
-    name = f"stillhouse_test_{os.getpid()}"
-    try:
-        connection = psycopg.connect(dbname="postgres", **server)
-    except psycopg.OperationalError:
-        pytest.skip("no PostgreSQL listens at 127.0.0.1:5432")
-    connection.autocommit = True
-    cursor = connection.cursor()
-    cursor.execute(f"CREATE DATABASE {name}")
-    yield f"postgresql://postgres@127.0.0.1:5432/{name}"
-    cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
-
-
-def open_client(root):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri(root))
-
-
-def stored(root, run_id):
-    return open_client(root).get_run(run_id)
-
-
-def start_python(code, cwd, **environment):
-    """Run `code` as a stage would be run: a process of its own that finds our packages."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-STAGE = """
-import json, os, signal, sys
-from pathlib import Path
-from stages._run import track_stage
-with track_stage("s", {}, Path.cwd()) as run:
-    run.log_metrics({"one": 1})
-    BODY
-run.write_record(Path(sys.argv[0] or ".").parent / f"{os.getpid()}.json")
-print(json.dumps([run.tracking, run.run_id, run.experiment_id, "mlflow" in sys.modules]))
-"""
-
-
-def run_stage(cwd, body="pass", **environment):
-    process = start_python(STAGE.replace("BODY", body), cwd, **environment)
-    out, err = process.communicate()
-    return process.returncode, out, err
 
 
 def test_a_run_holds_what_the_stage_said(project):
@@ -251,99 +181,6 @@ def test_a_store_that_breaks_halfway_costs_one_warning(tmp_path, capfd):
     assert "train goes on untracked" in warning
 
 
-def together(cwd, **environment):
-    """Two stages that start at the same moment on a store that isn't there yet."""
-    code = STAGE.replace("BODY", "pass")
-    both = [start_python(code, cwd, **environment) for _ in range(2)]
-    return [json.loads(process.communicate()[0]) for process in both]
-
-
-def test_two_stages_may_create_the_sqlite_store_at_once(tmp_path):
-    first, second = together(tmp_path)
-    assert first[0] == second[0] == "on"
-    assert first[1] != second[1]
-    assert first[2] == second[2], "one experiment"
-
-
-def test_two_stages_may_create_the_postgres_store_at_once(tmp_path, postgres, monkeypatch):
-    first, second = together(tmp_path, MLFLOW_TRACKING_URI=postgres)
-    assert first[0] == second[0] == "on"
-    assert first[2] == second[2], "one experiment"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres)
-    assert stored(tmp_path, first[1]).data.metrics["one"] == 1
-    assert not (tmp_path / "mlflow.db").exists()
-
-
-def test_a_moved_project_keeps_its_artifacts_with_it(tmp_path):
-    (tmp_path / "old").mkdir()
-    before = prepare_store(tmp_path / "old")
-    before.client.create_run(before.experiment_id)
-    (tmp_path / "old").rename(tmp_path / "new")
-    after = prepare_store(tmp_path / "new")
-    place = after.client.get_experiment(after.experiment_id).artifact_location
-    assert place == (tmp_path / "new" / "mlartifacts").as_uri()
-    assert after.client.search_runs([before.experiment_id]), "the old runs are still there"
-    assert prepare_store(tmp_path / "new").experiment_id == after.experiment_id
-
-
-def test_a_deleted_experiment_is_used_again(project):
-    store = prepare_store(project)
-    store.client.delete_experiment(store.experiment_id)
-    again = prepare_store(project)
-    assert again.experiment_id == store.experiment_id
-    assert again.client.get_experiment(again.experiment_id).lifecycle_stage == "active"
-
-
-def schema(root, pattern="mlflow.db"):
-    with closing(sqlite3.connect(next(root.glob(pattern)))) as database:
-        return database.execute("SELECT version_num FROM alembic_version").fetchall()
-
-
-@pytest.mark.slow
-def test_a_database_of_an_older_mlflow_is_upgraded_and_a_copy_kept(tmp_path):
-    code = """
-from alembic import command
-from pathlib import Path
-from mlflow.store.db import utils
-from stages._tracking import prepare_store
-store = prepare_store(Path.cwd())
-store.client.create_run(store.experiment_id, run_name="old")
-command.downgrade(utils._get_alembic_config(store.uri), "-1")
-"""
-    assert start_python(code, tmp_path).wait() == 0
-    (tmp_path / "mlflow.db.version").write_text("3.0.0")
-    store = prepare_store(tmp_path)
-    assert store.client.search_runs([store.experiment_id])[0].info.run_name == "old"
-    assert list(tmp_path.glob("mlflow.db.before-*")), "a copy of what it was"
-    assert schema(tmp_path) != schema(tmp_path, "mlflow.db.before-*")
-
-
-@pytest.mark.slow
-def test_a_server_records_runs_and_artifacts_until_it_is_gone(tmp_path, monkeypatch, capfd):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    stores = ["--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", "kept"]
-    server = subprocess.Popen(
-        [*command, *stores], cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert any("running on" in line for line in server.stderr), "the server did not start"
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-        (tmp_path / "report.json").write_text("{}")
-        with track_stage("train", {"seed": 1}, tmp_path) as run:
-            run.log_artifacts([Path("report.json")])
-            assert stored(tmp_path, run.run_id).data.params == {"seed": "1"}
-            os.killpg(server.pid, signal.SIGKILL)
-            run.log_metrics({"loss": 1.0})
-        assert (run.tracking, run.metrics) == ("unreachable", {"loss": 1.0})
-        assert len(list((tmp_path / "kept").rglob("report.json"))) == 1
-        assert "train goes on untracked" in capfd.readouterr().err
-    finally:
-        server.kill()
-        server.communicate()
-
-
 def test_an_error_of_the_recorder_reaches_the_caller_in_one_line(project):
     line = Line(os.environ["STILLHOUSE_RECORDER"])
     line.send({"open": {"name": "s", "tags": {}, "time_ms": 0}})
@@ -352,8 +189,3 @@ def test_an_error_of_the_recorder_reaches_the_caller_in_one_line(project):
         line.wait()
     assert "\n" not in str(caught.value)
     line.close()
-
-
-def test_passwords_are_not_shown(monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db.example/runs")
-    assert shown_uri(Path()) == "postgresql://me:***@db.example/runs"

@@ -10,12 +10,13 @@ import torch
 from tiny_models import ANSWER, CONTRACT, END, PROMPT, write_model
 
 from serving._decoding import Decoding
+from serving._generation import draw
 from serving._prompts import PromptEncoder
 from serving.completion import Request
 from serving.contract import read_contract
 from serving.errors import StillhouseError
 from serving.slots import SlotSchema
-from serving.transformers_engine import TransformersPredictor, _draw
+from serving.transformers_engine import TransformersPredictor
 
 EARLY_ENDS = frozenset(range(2, 300, 12))  # so many that answers end at different steps
 KINDS = ["llama", "qwen2", "gpt2"]
@@ -176,11 +177,11 @@ def test_a_draw_inverts_the_cumulative_distribution_of_the_nucleus():
     logits = torch.tensor([0.1, 0.6, 0.3]).log().expand(5, 3)
     chances = torch.tensor([0.0, 0.59, 0.61, 0.95, 1.0])
     everything = Decoding(max_new_tokens=1, method="sample")
-    assert _draw(logits, chances, everything).tolist() == [1, 1, 2, 0, 0]
+    assert draw(logits, chances, everything).tolist() == [1, 1, 2, 0, 0]
     nucleus = replace(everything, top_p=0.7)  # 0.6 and 0.3 remain: 2/3 and 1/3
-    assert _draw(logits, chances, nucleus).tolist() == [1, 1, 1, 2, 2]
+    assert draw(logits, chances, nucleus).tolist() == [1, 1, 1, 2, 2]
     cold = replace(everything, temperature=0.5)  # 0.36 : 0.09 : 0.01 of 0.46
-    assert _draw(logits, torch.tensor([0.0, 0.78, 0.79, 0.97, 0.98]), cold).tolist() == [
+    assert draw(logits, torch.tensor([0.0, 0.78, 0.79, 0.97, 0.98]), cold).tolist() == [
         *(1, 1, 2, 2, 0)
     ]
 

@@ -82,8 +82,8 @@ def reason_to_reject(
         return "empty", "no text"
     if broken := _BROKEN.search(label.text):
         return "broken_text", f"no character at {broken.start()}"
-    if filters.max_tokens is not None and len(label.token_ids) > filters.max_tokens:
-        return "too_long", f"{len(label.token_ids)} tokens, limit {filters.max_tokens}"
+    if filters.max_tokens is not None and label.tokens > filters.max_tokens:
+        return "too_long", f"{label.tokens} tokens, limit {filters.max_tokens}"
     if len(label.text) > filters.max_chars:
         return "too_long", f"{len(label.text)} characters, limit {filters.max_chars}"
     if filters.max_slot_errors is not None and slots and schema is not None:
@@ -113,7 +113,7 @@ def _reject(label: Label, reason: Reason, detail: str) -> Rejected:
     return Rejected(
         example_id=label.example_id,
         text=_BROKEN.sub("\ufffd", label.text),  # a lone surrogate can't be written
-        tokens=len(label.token_ids),
+        tokens=label.tokens,
         finish_reason=label.finish_reason,
         rank=label.rank,
         source=label.source,

@@ -30,6 +30,8 @@ class Manifest:
     """SHA-256 of the tokenizer that the token ids belong to."""
     template_sha256: str
     """SHA-256 of the rendered template text around a prompt."""
+    prompt_sha256: str
+    """Of the template, the examples shown with it and how they are found (serving/_shots.py)."""
     decoding: dict[str, Any]
     """Beams or samples, answers per prompt, lengths, temperature, seed ..."""
     top_k: int

@@ -59,6 +59,13 @@ class Label:
     source: Source
     distribution: Distribution | None = None
     """None in a store without distributions (top_k 0)."""
+    counted: int = 0
+    """Tokens by a server's own count, where the ids are unknown; not stored."""
+
+    @property
+    def tokens(self) -> int:
+        """Length in the teacher's tokens, its end-of-sequence token included; 0 if unknown."""
+        return len(self.token_ids) or self.counted
 
 
 @dataclass(frozen=True)

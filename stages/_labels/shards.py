@@ -15,7 +15,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,17 +103,24 @@ def write_shard(
         rejected=tuple(rejected),
     )
     content[name] = _sealed(asdict(shard))
-    try:
+    with must_take(folder, f"shard {number}"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / INDEX_NAME).unlink(missing_ok=True)
         for file, data in content.items():
             _write_bytes(folder / file, data)
+    return shard
+
+
+@contextmanager
+def must_take(folder: Path, what: str) -> Iterator[None]:
+    """Around writing `what` into `folder`: a disk that does not take it ends in one line."""
+    try:
+        yield
     except OSError as error:
         raise StillhouseError(
-            f"{folder} did not take shard {number} ({error.strerror}); finished shards are safe. "
+            f"{folder} did not take {what} ({error.strerror}); finished shards are safe. "
             f'Make room, then run "dvc repro label" to go on.'
         ) from None
-    return shard
 
 
 def shards_done(folder: Path, manifest: Manifest) -> dict[int, Shard]:

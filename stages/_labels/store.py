@@ -25,6 +25,7 @@ from stages._labels.records import Distribution, Label
 from stages._labels.shards import (
     INDEX_NAME,
     Shard,
+    must_take,
     shard_count,
     shard_names,
     shards_done,
@@ -63,16 +64,18 @@ def write_index(folder: Path, manifest: Manifest) -> Index:
             f'Run "dvc repro label" to make them.'
         )
     shards = [done[number] for number in range(shard_count(manifest))]
-    _io.write_jsonl(
-        folder / REJECTED_NAME, (asdict(row) for shard in shards for row in shard.rejected)
-    )
+    with must_take(folder, REJECTED_NAME):
+        _io.write_jsonl(
+            folder / REJECTED_NAME, (asdict(row) for shard in shards for row in shard.rejected)
+        )
     names = [name for shard in shards for name in shard_names(shard.number)]
     _remove_leftovers(folder, keep={*names, REJECTED_NAME, INDEX_NAME})
     size = sum((folder / name).stat().st_size for name in names)
     hashes = {name: _io.sha256_file(folder / name) for name in [*names, REJECTED_NAME]}
     labels = tuple(shard.labels for shard in shards)
     index = Index(manifest, labels, hashes, _totals(shards, size))
-    _io.write_json(folder / INDEX_NAME, asdict(index))
+    with must_take(folder, INDEX_NAME):
+        _io.write_json(folder / INDEX_NAME, asdict(index))
     return index
 
 

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from serving._prompts import PromptEncoder
 from serving.completion import Request
@@ -88,6 +88,13 @@ def _opening(tokenizer: PreTrainedTokenizerFast) -> str:
     starts = range(len(whole) - len(plain) + 1)
     start = next((n for n in starts if whole[n : n + len(plain)] == plain), 0)
     return "".join(tokenizer.convert_ids_to_tokens(whole[:start]))
+
+
+def end_of(folder: Path) -> int:
+    """The token that answers of the model in `folder` end with, in training and in labels."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return end_token(tokenizer, config, folder)
 
 
 def end_token(tokenizer: PreTrainedTokenizerFast, config: Any, folder: Path) -> int:

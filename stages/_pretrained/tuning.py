@@ -35,7 +35,8 @@ def load(base: Base, settings: Pretrained, attention: str, seed: int = 0) -> Any
     ends = {base.end} | end_tokens(model)
     # Everything that reads one of the two configurations stops alike, and `save_pretrained` cannot
     # fail over decoding settings that somebody else left there.
-    model.config.eos_token_id = base.end if len(ends) == 1 else sorted(ends)
+    others = sorted(ends - {base.end})  # the first one is what answers are trained to end with
+    model.config.eos_token_id = [base.end, *others] if others else base.end
     model.generation_config = generation_config(frozenset(ends))
     model.requires_grad_(settings.tuning == "full")
     if settings.tuning == "qlora":

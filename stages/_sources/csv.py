@@ -5,9 +5,10 @@ import csv
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from serving.errors import StillhouseError
+from stages._sources.records import parsed_slots, record_items
 from stages._sources.rows import (
     CHUNK,
     DEFAULT_LIMITS,
@@ -19,8 +20,6 @@ from stages._sources.rows import (
     Row,
     SlotParser,
     check_file,
-    parsed_slots,
-    record_items,
     refuse_no_records,
     rejection,
     shown,
@@ -76,8 +75,22 @@ class _Lines:
             self._count(part)
 
 
-def _csv_records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str] | RecordError]]:
+class _Columns(NamedTuple):
+    """Positions of the two texts, and how many fields every record has."""
+
+    prompt: int
+    response: int
+    width: int
+
+
+def _csv_records(
+    stream: TextIO, delimiter: str, limits: Limits
+) -> Iterator[tuple[int, list[str] | RecordError]]:
     """First line and fields of each record, or why it has none; an empty list is a blank line."""
+    # The default, 131,072 characters, is below what a line may hold here. The limit belongs to the
+    # whole process, so it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), limits.max_line_bytes + 1))
+    lines = _Lines(stream, limits)
     # strict: a quote in the wrong place is an error instead of a guess
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -204,46 +217,64 @@ def read_csv(
     """
     counts, file = counts if counts is not None else Counts(), file or str(path)
     check_file(path, file)
-    if len(delimiter) != 1 or delimiter in '"\r\n ':
-        raise StillhouseError(f"The delimiter is {shown(delimiter)}: expected one sign, as in ','.")
+    _check_delimiter(delimiter)
     codec, before = _codec(encoding), counts.records
-    # The default, 131,072 characters, is below what a line may hold here. The limit belongs to the
-    # whole process, so it is only ever raised.
-    csv.field_size_limit(max(csv.field_size_limit(), limits.max_line_bytes + 1))
     try:
         with path.open(encoding="utf-8-sig" if codec == "utf-8" else codec) as stream:
-            records = _csv_records(_Lines(stream, limits), delimiter)
+            records = _csv_records(stream, delimiter, limits)
             header = _csv_header(records, counts, file)
-            at = (
-                column_position(prompt_column, header, "prompt", file),
-                column_position(response_column, header, "response", file),
-            )
+            columns = _csv_columns(header, prompt_column, response_column, file)
             for line, fields in records:
-                if not fields:
-                    counts.blank += 1
-                    continue
                 place = Place(file, line, split)
-                try:
-                    record = _csv_record(fields, len(header), at, parse_slots)
-                    items = record_items(record, place, limits, counts)
-                except RecordError as error:
-                    items = [rejection(place, error)]
-                yield from tally(items, counts)
+                yield from _csv_items(fields, columns, parse_slots, place, limits, counts)
     except UnicodeError:
         raise _wrong_encoding(path, codec, file) from None
     refuse_no_records(counts, before, file)
 
 
+def _check_delimiter(delimiter: str) -> None:
+    if len(delimiter) != 1 or delimiter in '"\r\n ':
+        raise StillhouseError(f"The delimiter is {shown(delimiter)}: expected one sign, as in ','.")
+
+
+def _csv_columns(header: list[str], prompt: str, response: str, file: str) -> _Columns:
+    return _Columns(
+        column_position(prompt, header, "prompt", file),
+        column_position(response, header, "response", file),
+        len(header),
+    )
+
+
+def _csv_items(
+    fields: list[str] | RecordError,
+    columns: _Columns,
+    parse: SlotParser | None,
+    place: Place,
+    limits: Limits,
+    counts: Counts,
+) -> list[Row | Rejection]:
+    """Rows and rejections of one record, entered in the counts."""
+    if not fields:
+        counts.blank += 1
+        return []
+    try:
+        record = _csv_record(fields, columns, parse)
+        items = record_items(record, place, limits, counts)
+    except RecordError as error:
+        items = [rejection(place, error)]
+    return tally(items, counts)
+
+
 def _csv_record(
-    fields: list[str] | RecordError, width: int, at: tuple[int, int], parse: SlotParser | None
+    fields: list[str] | RecordError, columns: _Columns, parse: SlotParser | None
 ) -> dict[str, Any]:
     if isinstance(fields, RecordError):
         raise fields
-    if len(fields) != width:
+    if len(fields) != columns.width:
         raise RecordError(
-            "field_count", f"{len(fields)} fields, expected {width}: {shown(fields[:8])}"
+            "field_count", f"{len(fields)} fields, expected {columns.width}: {shown(fields[:8])}"
         )
     if any("\x00" in text for text in fields):
         raise RecordError("control_character", f"has a NUL byte: {shown(fields)}")
-    prompt = fields[at[0]]
-    return {"prompt": prompt, "reference": fields[at[1]], "slots": parsed_slots(prompt, parse)}
+    prompt, response = fields[columns.prompt], fields[columns.response]
+    return {"prompt": prompt, "reference": response, "slots": parsed_slots(prompt, parse)}

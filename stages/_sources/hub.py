@@ -8,6 +8,7 @@ from typing import Any
 from serving.errors import StillhouseError
 from stages._sources.csv import column_position
 from stages._sources.fetch import expand, home_path
+from stages._sources.records import parsed_slots, record_items
 from stages._sources.rows import (
     DEFAULT_LIMITS,
     SHOWN,
@@ -18,8 +19,6 @@ from stages._sources.rows import (
     Rejection,
     Row,
     SlotParser,
-    parsed_slots,
-    record_items,
     refuse_no_records,
     rejection,
     shown,

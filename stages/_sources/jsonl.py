@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import StillhouseError
+from stages._sources.records import record_items
 from stages._sources.rows import (
     CHUNK,
     DEFAULT_LIMITS,
@@ -23,7 +24,6 @@ from stages._sources.rows import (
     Rejection,
     Row,
     check_file,
-    record_items,
     refuse_no_records,
     rejection,
     shown,

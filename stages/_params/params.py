@@ -1,0 +1,53 @@
+"""All sections together: the type of params.yaml, its schema and its hash."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from stages._params.base import Section
+from stages._params.baseline import Baseline
+from stages._params.distill import Distill
+from stages._params.evaluation import Answer, Evaluate, Ladder
+from stages._params.label import Label
+from stages._params.prepare import Prepare
+from stages._params.teacher import Teacher
+
+
+class Run(Section):
+    """Where and how wide the stages run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the neural stages; auto takes CUDA where there is one."""
+    threads: int = Field(2, ge=1)
+    """Compute threads per process [count]; part of what makes a run repeatable bit by bit."""
+    offline: bool = True
+    """True keeps every Hugging Face library off the network (HF_HUB_OFFLINE)."""
+
+
+class Params(Section):
+    """All of params.yaml, in pipeline order."""
+
+    seed: int = Field(20, ge=0, lt=2**32)
+    """Seed of every random choice."""
+    run: Run = Run()
+    prepare: Prepare = Prepare()
+    baseline: Baseline = Baseline()
+    teacher: Teacher = Teacher()
+    label: Label = Label()
+    distill: Distill = Distill()
+    answer: Answer = Answer()
+    evaluate: Evaluate = Evaluate()
+    ladder: Ladder = Ladder()
+
+
+def params_hash(params: Params, section: str) -> str:
+    """SHA-256 over the seed and one section: what a model folder's contract is bound to."""
+    content = {"seed": params.seed, section: getattr(params, section).model_dump(mode="json")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of params.yaml, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}
