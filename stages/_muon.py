@@ -6,8 +6,8 @@ so one learning rate serves both. A small decoder learns to copy unseen values i
 steps that AdamW takes (docs/log.md).
 
 torch.optim.Muon iterates in bfloat16, which CPUs without such instructions do five times slower
-than float32, and one matrix at a time. Here matrices of one shape are iterated together, in
-float32 on the CPU.
+than float32, and one matrix at a time. Here matrices of one shape are iterated together, in the
+dtype that products have elsewhere in training.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,8 +32,10 @@ class Muon(Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """ValueError where a parameter is no matrix."""
+        """Iterates in `dtype`; ValueError where a parameter is no matrix."""
+        self.dtype = dtype
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         shapes = [tuple(p.shape) for group in self.param_groups for p in group["params"]]
         if wrong := [shape for shape in shapes if len(shape) != 2]:
@@ -61,7 +63,7 @@ class Muon(Optimizer):
                 state["momentum_buffer"] = torch.zeros_like(matrix)
             buffer = state["momentum_buffer"].lerp_(matrix.grad, 1.0 - momentum)
             directions.append(matrix.grad.lerp(buffer, momentum))  # Nesterov
-        updates = orthogonalise(torch.stack(directions))
+        updates = orthogonalise(torch.stack(directions).to(self.dtype))
         rate = group["lr"] * RMS_OF_ADAMW * max(matrices[0].shape) ** 0.5
         for matrix, update in zip(matrices, updates, strict=True):
             matrix.mul_(1.0 - group["lr"] * group["weight_decay"])
@@ -70,9 +72,8 @@ class Muon(Optimizer):
 
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Each of [n, rows, columns] with its singular values near one (Newton-Schulz iteration)."""
-    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # no singular value above one
     a, b, c = COEFFICIENTS
     for _ in range(ROUNDS):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from serving.errors import StillhouseError
 from stages import _checkpoint, _resuming, _sharding
+from stages._attention import keep_attention_in_float32
 from stages._learner import PLAIN, Learner, check_head, head_of
 from stages._losses import Objective
 from stages._optimizers import learning_rate, make_accelerator, make_optimizers
@@ -130,12 +131,15 @@ class _Run:
 
     def __call__(self) -> Trained:
         self.accelerator = make_accelerator(self.device, self.settings.precision)
+        bf16 = self.accelerator.mixed_precision == "bf16"
+        if bf16:
+            keep_attention_in_float32()
         self.model = self.make()
         check_head(self.model)
         self.model.train()
         self.learner = self._spread(Learner(self.model, self.objective, self.vocabulary))
         self.private = self._make_private()
-        self.optimizers = make_optimizers(self.model, self.settings)
+        self.optimizers = make_optimizers(self.model, self.settings, bf16)
         self.state = Trained(None, 0, learning_rate=self.learning_rate)
         self.sums = torch.zeros(3)  # CE, KD, tokens since the last point of the curve
         self._loop(self._resume())
