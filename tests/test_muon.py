@@ -102,3 +102,11 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest():
     assert hidden == {name for name in names.values() if "proj" in name}
     assert others == set(names.values()) - hidden and "model.embed_tokens.weight" in others
     assert [group["weight_decay"] for group in muon.param_groups + adamw.param_groups] == [0.3, 0]
+
+
+def test_in_bfloat16_a_step_goes_nearly_the_same_way():
+    gradient = torch.randn(32, 48, generator=torch.Generator().manual_seed(5))
+    fine = step(torch.zeros(32, 48), gradient, lr=0.1)
+    coarse = step(torch.zeros(32, 48), gradient, lr=0.1, dtype=torch.bfloat16)
+    assert not torch.equal(fine, coarse)
+    assert torch.nn.functional.cosine_similarity(fine.flatten(), coarse.flatten(), dim=0) > 0.999

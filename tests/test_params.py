@@ -11,6 +11,8 @@ from stages._params import Params, check_params, load_params, params_hash, read_
 from stages._profile import apply_profile, merge, render
 
 WHERE = Path("params.yaml")
+ROOT = Path(__file__).parents[1]
+PROFILES = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 def test_all_mistakes_are_reported_together_with_hints():
@@ -140,3 +142,14 @@ def test_a_profile_changes_no_section_that_shares_a_yaml_alias():
     committed = "teacher:\n  generation: &one {beams: 1}\nlabel:\n  generation: *one\n"
     data = YAML(typ="safe").load(render(committed, {"teacher": {"generation": {"beams": 5}}}, "x"))
     assert data == {"teacher": {"generation": {"beams": 5}}, "label": {"generation": {"beams": 1}}}
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_of_the_house_is_valid_over_the_default(profile, monkeypatch):
+    monkeypatch.setenv("E2E_DIR", "/somewhere")
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    made = render(params, read_yaml(profile), profile.stem)
+    changed = check_params(YAML(typ="safe").load(made), profile)
+    assert changed != load_params(ROOT / "params.yaml")
+    trained = {*changed.distill.recipes, "teacher", "baseline"}
+    assert set(changed.answer.candidates) <= trained
