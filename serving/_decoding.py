@@ -36,7 +36,8 @@ class Decoding:
     batch_tokens: int = 8192
     """Most tokens of a micro-batch: rows x (longest prompt + longest answer)."""
     answers: int = 1
-    """Answers that compete for each request; with slots the fewest slot errors win."""
+    """Answers that compete for each request; with slots the fewest slot errors win. Under `greedy`
+    only for a request whose greedy answer has slot errors: that and the best beams of as many."""
 
     @property
     def rows(self) -> int:
@@ -92,8 +93,6 @@ def _contradictions(data: Mapping[str, Any]) -> list[str]:
     problems = []
     if (method == "beam") != (beams > 1):
         problems.append(f"method {method} does not go with beams {beams}")
-    if answers > 1 and method == "greedy":
-        problems.append(f"greedy has one answer, not {answers}")
     if method == "beam" and answers > beams > 1:
         problems.append(f"{beams} beams have no {answers} answers")
     return problems
@@ -133,3 +132,11 @@ def fewest_slot_errors(
         return 0
     errors = [check_answer(text, record, schema).errors for text in texts]
     return errors.index(min(errors))
+
+
+def retry_settings(decoding: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Settings of the second attempt at what greedy gets wrong; None where there is none."""
+    answers = decoding.get("answers", 1)
+    if decoding.get("method", "greedy") != "greedy" or answers == 1:
+        return None
+    return {**decoding, "method": "beam", "beams": answers}

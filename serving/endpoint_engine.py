@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from serving._decoding import Decoding, fewest_slot_errors
+from serving._decoding import Decoding, fewest_slot_errors, retry_settings
 from serving._endpoint import EndpointClient, RefusedError, StoppedError, Wait
 from serving._endpoint_account import Usage
 from serving._endpoint_answers import read_completions
@@ -44,10 +44,11 @@ class EndpointPredictor:
         self.contract = contract
         self.settings = read_settings(folder)
         self.decoding = Decoding.from_dict(contract.decoding)
-        if self.decoding.method == "beam":
+        if self.decoding.method == "beam" or retry_settings(contract.decoding):
             raise StillhouseError(
-                f"{folder} asks for beam search, which servers do not offer. Use method greedy, "
-                f"or sample with several answers, where the model was made."
+                f"{folder} asks for beam search, as greedy with several answers does too, which "
+                f"servers do not offer. Use method greedy with one answer, or sample with "
+                f"several, where the model was made."
             )
         if contract.prompt_template.count("{prompt}") != 1:
             raise StillhouseError(

@@ -5,7 +5,8 @@ imports torch; `serving.predictor.load` imports it when a folder asks for it.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from serving import _generation as generation
-from serving._decoding import Decoding, cut_batches, fewest_slot_errors
+from serving._decoding import Decoding, cut_batches, fewest_slot_errors, retry_settings
 from serving._prompts import PromptEncoder, TextStream
 from serving._shots import Shots, fit, load_shots
 from serving._transformers_model import (
@@ -26,7 +27,7 @@ from serving._transformers_model import (
 from serving.completion import Completion, Request
 from serving.contract import Contract
 from serving.errors import StillhouseError
-from serving.slots import SlotSchema, parse_record
+from serving.slots import SlotSchema, check_answer, parse_record
 
 
 class TransformersPredictor:
@@ -69,11 +70,29 @@ class TransformersPredictor:
         self.device = model.device
         self.longest_prompt = longest_prompt(contract, self.decoding, model.config)
         self.schema = SlotSchema.from_dict(contract.slot_schema) if contract.slot_schema else None
+        self.second = None
+        if retry := retry_settings(contract.decoding):
+            self.second = self.around(model, ends, prompts, replace(contract, decoding=retry))
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer a batch; where `decoding.answers` compete, the fewest slot errors win."""
-        found = self.answer_many(requests, self.decoding.answers)
+        count = 1 if self.second else self.decoding.answers
+        found = self.answer_many(requests, count)
+        if self.second:
+            self._try_again(self.second, requests, found)
         return [self._best(request, many) for request, many in zip(requests, found, strict=True)]
+
+    def _try_again(
+        self,
+        second: "TransformersPredictor",
+        requests: Sequence[Request],
+        found: list[list[Completion]],
+    ) -> None:
+        """Add beams to the answers in `found` that have slot errors."""
+        wrong = [n for n, (answer,) in enumerate(found) if self._errors(requests[n], answer)]
+        more = second.answer_many([requests[number] for number in wrong], self.decoding.answers)
+        for number, answers in zip(wrong, more, strict=True):
+            found[number] += answers
 
     def answer_many(self, requests: Sequence[Request], count: int) -> list[list[Completion]]:
         """Up to `count` answers with different texts per request, the likeliest first.
@@ -146,9 +165,11 @@ class TransformersPredictor:
     def _best(self, request: Request, answers: Sequence[Completion]) -> Completion:
         if len(answers) == 1 or self.schema is None:
             return answers[0]
-        record = request.slots if request.slots is not None else parse_record(request.prompt)
         texts = [completion.text for completion in answers]
-        return answers[fewest_slot_errors(texts, record, self.schema)]
+        return answers[fewest_slot_errors(texts, _record(request), self.schema)]
+
+    def _errors(self, request: Request, answer: Completion) -> int:
+        return check_answer(answer.text, _record(request), self.schema).errors if self.schema else 0
 
     def _decode_batch(
         self, prompts: list[list[int]], requests: list[Request], count: int
@@ -206,6 +227,10 @@ class TransformersPredictor:
             for number in range(count)
         ]
         return torch.from_numpy(np.stack(drawn)).to(self.device, torch.float32)
+
+
+def _record(request: Request) -> Mapping[str, str]:
+    return request.slots if request.slots is not None else parse_record(request.prompt)
 
 
 def _request_seed(seed: int, request: Request, number: int) -> list[int]:

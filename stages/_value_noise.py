@@ -23,6 +23,8 @@ Bank = Mapping[bool, Sequence[str]]
 """Words by whether they begin with a vowel: the "a" or "an" before a value stays right."""
 _DIGIT = re.compile(r"\d")
 COINED = 0.2  # share of drawn words that no data has
+CODED = 0.1  # share that are codes like "5xx" and "AA2": a character that comes twice is what an
+# induction head loses its place at, and a model that never saw one may repeat it to the end
 _WORD = re.compile(r"[^\W\d_]{2,}")  # a single letter is an article, or the p of "p99"
 _QUANTITY = re.compile(r"\W*\d")
 _GOES_ON = re.compile(r"[-\u2010\u2011]\w|[.,:]\d")  # "eu-west" of "eu-west-1", "v1" of "v1.8"
@@ -78,7 +80,7 @@ def invent_value(value: str, bank: Bank, rng: np.random.Generator) -> str:
     """A value of the same form, one or all of its words drawn anew, and every digit.
 
     Capitals stay as they were. Some words are coined of two halves, so that none of the tokens
-    after a word's first can be guessed.
+    after a word's first can be guessed, and some are codes with a repeated letter.
     """
     words = len(_WORD.findall(value))
     chosen = set(range(words)) if rng.random() < 0.5 else {int(rng.integers(words))}
@@ -89,14 +91,25 @@ def invent_value(value: str, bank: Bank, rng: np.random.Generator) -> str:
         if next(numbers) not in chosen or not drawable:
             return found.group()
         drawn = drawable[int(rng.integers(len(drawable)))]
-        if rng.random() < COINED:
+        kind = rng.random()
+        if kind < CODED:
+            return _code(_has_vowel(found.group()), rng)
+        if kind < CODED + COINED:
             end = drawable[int(rng.integers(len(drawable)))]
             drawn = drawn[: len(drawn) // 2] + end[len(end) // 2 :]
         if found.group().isupper():
             return drawn.upper()
         return drawn.capitalize() if found.group()[0].isupper() else drawn.lower()
 
-    return _DIGIT.sub(lambda _: str(rng.integers(10)), _WORD.sub(other, value))
+    return _WORD.sub(other, _DIGIT.sub(lambda _: str(rng.integers(10)), value))
+
+
+def _code(vowel: bool, rng: np.random.Generator) -> str:
+    """Such as "5xx", or "AA2" where a vowel has to come first; never "8xx", an "an" of a kind."""
+    repeats, digit = int(rng.integers(2, 4)), "012345679"[int(rng.integers(9))]
+    if vowel:
+        return "AEIO"[int(rng.integers(4))] * repeats + digit
+    return digit + chr(ord("a") + int(rng.integers(26))) * repeats
 
 
 def copied_values(slots: Mapping[str, str], text: str) -> list[str]:

@@ -52,10 +52,9 @@ def test_batches_keep_to_the_budget_and_lose_nothing(lengths, budget, extra):
         ({"max_new_tokens": 5, "temperature": float("nan")}, ["temperature must"]),
         ({"max_new_tokens": 5, "method": ["beam"]}, ["method must"]),
         ({"max_new_tokens": 5, "beams": 3}, ["greedy does not go with beams 3"]),
-        ({"max_new_tokens": 5, "answers": 3}, ["greedy has one answer, not 3"]),
         ({"max_new_tokens": 5, "method": "beam", "beams": 2, "answers": 3}, ["no 3 answers"]),
     ],
-    ids=["missing", "all-at-once", "bool", "nan", "unhashable", "beams", "answers", "n-best"],
+    ids=["missing", "all-at-once", "bool", "nan", "unhashable", "beams", "n-best"],
 )
 def test_wrong_decoding_settings_are_told_together(decoding, said):
     with pytest.raises(StillhouseError) as caught:

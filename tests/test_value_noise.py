@@ -11,6 +11,7 @@ from serving.slots import SlotSchema, check_answer, parse_record, render_record
 from stages._incidents import IncidentCounts, generate
 from stages._params import read_yaml
 from stages._value_noise import (
+    CODED,
     COINED,
     find_open_slots,
     invent_value,
@@ -25,6 +26,7 @@ TRAIN = generate(5, IncidentCounts(300, 10, 10, 10))["train"]
 SINGLE = [row | {"references": [text]} for row in TRAIN for text in row["references"]]
 KEPT = ["value", "threshold", "start", "duration", "customers"]  # quantities
 KEPT += ["severity", "data_loss", "workaround", "status"]  # choices
+CODE = re.compile(r"\d([a-z])\1+|([AEIO])\2+\d")  # such as 5xx
 BANK = word_bank(TRAIN, find_open_slots(TRAIN))
 
 
@@ -201,17 +203,30 @@ def test_an_invented_value_has_the_form_of_the_old_one():
     rng = np.random.default_rng(0)
     for value in ("checkout-api", "Loyalty Console", "p99 latency", "DNS outage", "eu-west-1"):
         made = {invent_value(value, BANK, rng) for _ in range(50)}
-        assert {shape(one) for one in made} == {shape(value)}
+        assert shape(value) in {shape(one) for one in made}
+        assert {shape(one) for one in made if not CODE.search(one)} == {shape(value)}
         assert len(made) > 20
         assert {one[-1] for one in made if value[-1].isdigit()} in (set(), set("0123456789"))
 
 
 def test_some_invented_words_are_coined_of_two_halves():
     rng, known = np.random.default_rng(0), {word.lower() for part in BANK.values() for word in part}
-    coined = [w for w in (invent_value("gateway", BANK, rng) for _ in range(500)) if w not in known]
+    made = [invent_value("gateway", BANK, rng) for _ in range(500)]
+    coined = [word for word in made if word not in known and not CODE.fullmatch(word)]
     assert len(coined) / 500 == pytest.approx(COINED, abs=0.05)
-    for word in coined[:20]:
-        assert any(known_word.startswith(word[:2]) for known_word in known)
+    starts, ends = {w[: len(w) // 2] for w in known}, {w[len(w) // 2 :] for w in known}
+    for word in coined:
+        assert any(word[:n] in starts and word[n:] in ends for n in range(1, len(word)))
+
+
+@pytest.mark.parametrize(
+    ("word", "form"), [("gateway", r"[0-79]([a-z])\1+"), ("api", r"([AEIO])\1+\d")]
+)
+def test_some_are_codes_that_repeat_a_letter_and_keep_the_article(word, form):
+    rng = np.random.default_rng(0)
+    codes = [w for w in (invent_value(word, BANK, rng) for _ in range(500)) if CODE.fullmatch(w)]
+    assert len(codes) / 500 == pytest.approx(CODED, abs=0.03)
+    assert all(re.fullmatch(form, code) for code in codes)
 
 
 def test_words_come_from_values_that_may_be_replaced_alone():

@@ -1,6 +1,6 @@
 """Section `label`: what the teacher writes."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages._params.base import Section, Share
 from stages._params.models import Generation
@@ -25,7 +25,7 @@ class Label(Section):
     gold: bool = True
     """Whether references get the teacher's distribution too (word-level distillation)."""
     generation: Generation = Generation()
-    """How the answers are made; `answers` in it is the number that compete."""
+    """How the answers are made; `answers` in it is the number that compete, 1 under greedy."""
     top_k: int = Field(16, ge=0)
     """Log-probabilities stored per token [count]; 0 for texts alone."""
     max_slot_errors: int | None = Field(0, ge=0)
@@ -37,3 +37,12 @@ class Label(Section):
     more is expected, nor anything that could pass it; null: no limit."""
     shard_prompts: int = Field(500, ge=1)
     """Prompts per shard: what a kill loses at most [count]."""
+
+    @model_validator(mode="after")
+    def _several_answers_are_drawn(self) -> "Label":
+        if self.generation.method == "greedy" and self.generation.answers > 1:
+            raise ValueError(
+                f"generation.answers {self.generation.answers} does not go with method greedy, "
+                f"which has one answer to filter; expected method beam or sample, or answers 1"
+            )
+        return self
