@@ -41,6 +41,7 @@ def tiny_params(**sections: Any) -> Params:
         },
         "label": {
             "pool_prompts": 6,
+            "gold": True,
             "top_k": 4,
             "max_slot_errors": None,
             "shard_prompts": 20,

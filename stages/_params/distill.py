@@ -44,9 +44,10 @@ class Recipe(Section):
     init: Literal["scratch", "prune", "pretrained"] = "prune"
     """Where the weights start: at random, cut out of the teacher, or in `distill.pretrained`."""
     sources: tuple[Literal["train", "pool", "gold"], ...] = Field(
-        ("train", "pool", "gold"), min_length=1, strict=False
+        ("train", "pool"), min_length=1, strict=False
     )
-    """Labels to learn from, of seqkd and logits."""
+    """Labels to learn from, of seqkd and logits; gold: the references with the teacher's
+    distributions, where `label.gold` had them judged."""
     alpha: Share = 0.5
     """Share of the divergence in the loss of logits; cross-entropy has the rest."""
     divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"] = (

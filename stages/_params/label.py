@@ -22,7 +22,7 @@ class Label(Section):
     """Answers kept per training prompt, the best ones that pass the filters [count]."""
     pool_answers: int = Field(1, ge=1)
     """The same per prompt of the pool."""
-    gold: bool = True
+    gold: bool = False
     """Whether references get the teacher's distribution too (word-level distillation)."""
     generation: Generation = Generation()
     """How the answers are made; `answers` in it is the number that compete, 1 under greedy."""
