@@ -21,7 +21,7 @@ from stages._learner import PLAIN
 from stages._muon import ROUNDS
 from stages._params import DecoderShape
 
-SQUARE, SQUARES = 1024, 5  # side of a bare product, products in a turn
+SQUARE, SQUARES = 1024, 5  # side of a bare layer, layers in a turn; each is three products
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Layers = Sequence[tuple[int, int, int]]
 

@@ -39,11 +39,6 @@ class Decoding:
     """Answers that compete for each request; with slots the fewest slot errors win. Under `greedy`
     only for a request whose greedy answer has slot errors: that and the best beams of as many."""
 
-    @property
-    def rows(self) -> int:
-        """Rows that one request takes in a batch."""
-        return max(self.beams, self.answers)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Decoding":
         """Read settings as a contract holds them.

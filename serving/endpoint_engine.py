@@ -26,7 +26,7 @@ from serving.completion import Completion, Request
 from serving.contract import Contract
 from serving.endpoint_settings import read_settings
 from serving.errors import StillhouseError
-from serving.slots import SlotSchema, parse_record
+from serving.slots import SlotSchema, is_record, parse_record
 
 Keep = Callable[[int, list[Completion]], None]
 """Told the index of a request and its answers, in the thread that got them."""
@@ -263,7 +263,9 @@ class EndpointPredictor:
         """Of answers that compete the first with the fewest slot errors, where there are slots."""
         if len(answers) == 1 or self.schema is None:
             return answers[0]
-        record = request.slots if request.slots is not None else parse_record(request.prompt)
+        record = request.slots
+        if record is None and is_record(request.prompt):
+            record = parse_record(request.prompt)
         texts = [completion.text for completion in answers]
         return answers[fewest_slot_errors(texts, record, self.schema)]
 

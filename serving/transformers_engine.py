@@ -27,7 +27,7 @@ from serving._transformers_model import (
 from serving.completion import Completion, Request
 from serving.contract import Contract
 from serving.errors import StillhouseError
-from serving.slots import SlotSchema, check_answer, parse_record
+from serving.slots import SlotSchema, check_answer, is_record, parse_record
 
 
 class TransformersPredictor:
@@ -70,13 +70,13 @@ class TransformersPredictor:
         self.device = model.device
         self.longest_prompt = longest_prompt(contract, self.decoding, model.config)
         self.schema = SlotSchema.from_dict(contract.slot_schema) if contract.slot_schema else None
-        self.second = None
-        if retry := retry_settings(contract.decoding):
-            self.second = self.around(model, ends, prompts, replace(contract, decoding=retry))
+        retry = retry_settings(contract.decoding) if self.schema else None
+        again = replace(contract, decoding=retry or contract.decoding)
+        self.second = self.around(model, ends, prompts, again, self.shots) if retry else None
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer a batch; where `decoding.answers` compete, the fewest slot errors win."""
-        count = 1 if self.second else self.decoding.answers
+        count = 1 if self.decoding.method == "greedy" else self.decoding.answers
         found = self.answer_many(requests, count)
         if self.second:
             self._try_again(self.second, requests, found)
@@ -119,7 +119,8 @@ class TransformersPredictor:
 
     def stream(self, request: Request) -> Iterator[str]:
         """Yield the answer as it is made; whole, where several answers compete."""
-        if self.decoding.rows > 1:
+        how = self.decoding
+        if self.second or how.method == "beam" or (how.method == "sample" and how.answers > 1):
             yield self.answer([request])[0].text
             return
         text = TextStream(self.prompts)
@@ -169,7 +170,10 @@ class TransformersPredictor:
         return answers[fewest_slot_errors(texts, _record(request), self.schema)]
 
     def _errors(self, request: Request, answer: Completion) -> int:
-        return check_answer(answer.text, _record(request), self.schema).errors if self.schema else 0
+        record = _record(request)
+        if record is None or self.schema is None:
+            return 0
+        return check_answer(answer.text, record, self.schema).errors
 
     def _decode_batch(
         self, prompts: list[list[int]], requests: list[Request], count: int
@@ -229,8 +233,10 @@ class TransformersPredictor:
         return torch.from_numpy(np.stack(drawn)).to(self.device, torch.float32)
 
 
-def _record(request: Request) -> Mapping[str, str]:
-    return request.slots if request.slots is not None else parse_record(request.prompt)
+def _record(request: Request) -> Mapping[str, str] | None:
+    if request.slots is not None:
+        return request.slots
+    return parse_record(request.prompt) if is_record(request.prompt) else None
 
 
 def _request_seed(seed: int, request: Request, number: int) -> list[int]:

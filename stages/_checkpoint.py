@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor, distributed
 
 from serving.errors import StillhouseError
@@ -73,6 +74,18 @@ def save(folder: Path, name: str, tensors: Tensors, facts: Mapping[str, Any]) ->
         raise StillhouseError(
             f"{folder} did not take checkpoint {name} ({error.strerror or error}); earlier ones "
             f'are safe. Make room, then run "dvc repro" to go on.'
+        ) from None
+
+
+@contextmanager
+def must_hold(path: Path) -> Iterator[None]:
+    """Around writing weights to `path`: a disk that does not take them ends in one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors' own is no OSError
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise StillhouseError(
+            f'{path} could not be written ({reason}). Make room, then run "dvc repro" to go on.'
         ) from None
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Found on repeated random sequences, by search (docs/log.md); none of them is delicate.
+# Found on repeated random sequences, by search (docs/log.md). Only PREDECESSOR_SCALE is delicate:
+# from 0.3 on, what the first layer writes drowns the rest.
 POSITION_ENERGY = 100.0  # squared amplitude of the constant key, per rotary pair
 POSITION_PAIRS = 3  # the fastest ones: they tell neighbours apart
 PREDECESSOR_SCALE = 0.1  # of what the first head writes

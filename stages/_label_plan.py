@@ -162,10 +162,11 @@ def hash_json(value: Any) -> str:
 
 
 def _vocabulary(path: Path) -> int:
+    """Rows of vocabulary in use; more than there are tokens where ids have gaps."""
     from tokenizers import Tokenizer
 
-    size: int = Tokenizer.from_file(str(path)).get_vocab_size(with_added_tokens=True)
-    return size
+    vocabulary: dict[str, int] = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    return max(vocabulary.values()) + 1
 
 
 def _pool(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import StillhouseError
-from stages._params import Recipe
+from stages._params import DifferentialPrivacy, Recipe
 from stages._scores import Rows, Score, Statistics
 
 MIN_SEEDS = 3  # on each side, for a claim
@@ -40,6 +40,8 @@ ADDS = {
 }
 OF_LOGITS = ("sources", "alpha", "divergence", "mix", "temperature")
 SETTINGS = {"sft": (), "seqkd": ("sources",), "logits": OF_LOGITS, "on_policy": OF_LOGITS}
+PRIVATE = ("steps", "batch_tokens", "learning_rate")  # set by a private recipe that names them
+ALWAYS_PRIVATE = ("precision", "value_noise")  # set by every private recipe: float32, none made up
 STARTS = {
     "prune": "starts from weights cut out of the teacher, not at random",
     "pretrained": "starts from pretrained weights, not at random",
@@ -204,9 +206,7 @@ def find_steps(rungs: Mapping[str, Rung]) -> list[Step]:
         twin = upper.recipe.model_copy(update={"privacy": None})
         lower = next((r for r in open_ones if r.recipe == twin and r is not upper), None)
         if lower is not None and upper.recipe.privacy is not None:
-            epsilon = upper.recipe.privacy.epsilon
-            what = f"trains with differential privacy, epsilon {epsilon:g}"
-            steps.append(Step(lower.name, upper.name, what))
+            steps.append(Step(lower.name, upper.name, _what_is_private(upper.recipe.privacy)))
     return steps
 
 
@@ -221,6 +221,13 @@ def _what_is_added(lower: Recipe, upper: Recipe) -> str:
     names = SETTINGS[lower.method]
     changed = [name for name in names if getattr(lower, name) != getattr(upper, name)]
     return f"adds {added}" + (f"; also changes {', '.join(changed)}" if changed else "")
+
+
+def _what_is_private(privacy: DifferentialPrivacy) -> str:
+    """Its epsilon, and the settings of `distill.training` that it has its own values for."""
+    names = [name for name in PRIVATE if getattr(privacy, name) is not None]
+    own = ", ".join([*names, *ALWAYS_PRIVATE])
+    return f"trains with differential privacy, epsilon {privacy.epsilon:g}; also sets {own}"
 
 
 def find_violations(student: Sequence[Report], control: Sequence[Report]) -> list[str]:

@@ -18,8 +18,9 @@ from serving.errors import StillhouseError
 from serving.predictor import load
 from serving.slots import SlotSchema
 from stages import _io
-from stages._checkpoint import is_main
+from stages._checkpoint import is_main, must_hold
 from stages._decoder import build_decoder
+from stages._on_policy_models import true_size
 from stages._params import Generation, Params, Pretrained, Section, Training
 from stages._sequences import encode_examples
 from stages._tokenizer import END, template_for, train_tokenizer
@@ -161,17 +162,21 @@ def make_validator(start: Start, task: Task, contract: Contract, settings: Train
         sequences=encode_examples(examples, prompts, start.end, start.positions),
         prompts=prompts,
         contract=contract,
-        vocabulary=prompts.tokenizer.get_vocab_size(),
+        vocabulary=true_size(prompts.tokenizer),
     )
 
 
 def write_model(folder: Path, model: Any, start: Start, contract: Contract) -> None:
-    """Write weights, tokenizer, examples to show and, last, the contract: all or nothing."""
+    """Write weights, tokenizer, examples to show and, last, the contract: all or nothing.
+
+    Raises:
+        StillhouseError: the disk does not take them.
+    """
     from transformers import GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with _io.writing_folder(folder) as temporary:
+    with must_hold(folder), _io.writing_folder(folder) as temporary:
         library: Any = GenerationConfig
         model.generation_config = library(eos_token_id=model.config.eos_token_id)
         model.save_pretrained(temporary)
@@ -250,4 +255,5 @@ def write_curves(folder: Path, trained: Trained) -> None:
 
 def settings_of(seed: int, *sections: Section) -> list[Any]:
     """What decides a result: the seed and some sections of params.yaml, as JSON."""
-    return [seed, *(section.model_dump(mode="json") for section in sections)]
+    idle = {"training": {"checkpoint_every_s"}}  # changes no result
+    return [seed, *(section.model_dump(mode="json", exclude=idle) for section in sections)]

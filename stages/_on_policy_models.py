@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedTokenizerFast
@@ -73,7 +74,7 @@ def check_vocabularies(student: Any, teacher: Any, tokenizer: PreTrainedTokenize
     return ours
 
 
-def true_size(tokenizer: PreTrainedTokenizerFast) -> int:
+def true_size(tokenizer: PreTrainedTokenizerFast | Tokenizer) -> int:
     """Rows of vocabulary that a tokenizer uses; a model's further ones are padding."""
     return int(max(tokenizer.get_vocab().values())) + 1
 

@@ -16,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from stages._checkpoint import must_hold
+
 NAME = "on_policy.safetensors"
 
 
@@ -60,7 +62,11 @@ class Progress:
         return progress
 
     def advance(self, metrics: dict[str, float], *, last: bool) -> None:
-        """Count one step, and write the state if it is the last one or time to."""
+        """Count one step, and write the state if it is the last one or time to.
+
+        Raises:
+            StillhouseError: the disk does not take the state; the one before it is untouched.
+        """
         self.history.append(metrics)
         if last or time.monotonic() - self.saved_at >= self.every_s:
             self._write()
@@ -78,11 +84,15 @@ class Progress:
         for number, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"moment.{number}.{name}": value for name, value in moments.items()}
         temporary = self.path.with_name(f".{NAME}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         plain = {name: value.detach().contiguous() for name, value in tensors.items()}
         notes = {"mark": self.mark, "history": json.dumps(self.history)}
-        save_file(plain, temporary, metadata=notes)
-        temporary.replace(self.path)
+        with must_hold(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                save_file(plain, temporary, metadata=notes)
+                temporary.replace(self.path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, torch.Tensor]) -> None:

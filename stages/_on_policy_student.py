@@ -3,6 +3,7 @@
 Imports torch, transformers and trl; the distill stage imports it when it runs.
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,16 +13,33 @@ import torch
 
 from serving._prompts import PromptEncoder
 from serving.completion import Request
+from serving.errors import StillhouseError
 from serving.predictor import load
 from stages import _io
 from stages import _learning as learning
 from stages._checkpoint import is_main
 from stages._label_plan import POOL
 from stages._on_policy import OnPolicy, distill_on_policy
+from stages._optimizers import has_bf16
 from stages._params import Params, Recipe
 from stages._run import log_step
 from stages._student import budget, read_tokenizer
 from stages._training import Trained, Validate
+
+BETA = {"forward_kl": 0.0, "reverse_kl": 1.0}  # jsd has the recipe's mix
+
+
+def check_processes() -> None:
+    """Refuse a launcher before the first step: TRL's trainer is driven by one process here.
+
+    Raises:
+        StillhouseError: there are several.
+    """
+    if (found := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise StillhouseError(
+            f"method on_policy needs one process, found {found}. Run the recipe without a "
+            f"launcher: python -m stages.distill <recipe>"
+        )
 
 
 def go_on_policy(
@@ -38,13 +56,15 @@ def go_on_policy(
 ) -> None:
     """The rest of the steps on the student's own texts, judged by the teacher in memory.
 
-    The model is validated after them like after any step, and the better one stays: where that is
-    the one before, `best_step` says so.
+    All weights learn, in float32, those of a merged adapter's base too; they end in the dtype they
+    had. The model is validated after them like after any step, and the better one stays: where that
+    is the one before, `best_step` says so.
     """
     prompts = on_policy_prompts(inputs["labels"], task.train, start.prompts)
-    settings = _settings(params, recipe, prompts)
+    settings = make_settings(params, recipe, prompts, trained.model.device)
     predictor: Any = load(inputs["teacher"])
-    steps = budget(params.distill.training, recipe).steps
+    training, dtype = params.distill.training, trained.model.dtype
+    steps = budget(training, recipe).steps
     weights = {name: w.detach().cpu().clone() for name, w in trained.model.named_parameters()}
 
     def note(step: int, found: dict[str, float]) -> None:
@@ -53,7 +73,7 @@ def go_on_policy(
         trained.seconds += found["step_s"]
 
     distill_on_policy(
-        trained.model,
+        trained.model.float().requires_grad_(True),
         predictor.model,
         read_tokenizer(start.tokenizer),
         prompts,
@@ -62,8 +82,9 @@ def go_on_policy(
         teacher_tokenizer=read_tokenizer(inputs["teacher"]),
         device=trained.model.device,
         report=note,
+        save_every_s=training.checkpoint_every_s,
     )
-    trained.model.eval()
+    trained.model.to(dtype).eval()
     choose_better(trained, weights, steps + settings.steps, validate, label)
 
 
@@ -102,19 +123,33 @@ def on_policy_prompts(
     return [prompts.encode(request) for request in asked]
 
 
-def _settings(params: Params, recipe: Recipe, prompts: Sequence[Sequence[int]]) -> OnPolicy:
-    """As many prompts a step as make half a batch; their answers are the other half."""
+def make_settings(
+    params: Params, recipe: Recipe, prompts: Sequence[Sequence[int]], device: torch.device
+) -> OnPolicy:
+    """The recipe in the on-policy part's terms.
+
+    As many prompts a step as make half a batch; their answers are the other half.
+    """
     tokens = params.distill.training.batch_tokens
     rows = max(1, tokens * len(prompts) // max(1, 2 * sum(map(len, prompts))))
     return OnPolicy(
         steps=recipe.on_policy_steps,
         prompts_per_step=rows,
         learning_rate=recipe.on_policy_learning_rate,
-        beta=recipe.mix,
+        beta=BETA.get(recipe.divergence, recipe.mix),
         max_new_tokens=params.distill.generation.max_new_tokens,
+        loss_temperature=recipe.temperature,
+        bf16=_wants_bf16(params.distill.training.precision, device),
         warmup_steps=recipe.on_policy_steps // 10,
         seed=params.seed + recipe.seed_offset,
     )
+
+
+def _wants_bf16(precision: str, device: torch.device) -> bool:
+    """As in training, but that auto is always float32 on a CPU."""
+    if precision == "auto":
+        return device.type == "cuda" and has_bf16(cpu=False)
+    return precision == "bf16"
 
 
 def _note(trained: Trained, step: int, row: dict[str, float], label: str) -> None:

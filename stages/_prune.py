@@ -69,11 +69,6 @@ class Importance:
     energy: Tensor  # [N, D] x^2 / mean over D of x^2 of a norm's inputs, mean over tokens
 
 
-def count_parameters(model: Any) -> int:
-    """Weights of a model, tied ones once."""
-    return sum(weight.numel() for weight in model.parameters())
-
-
 def shape_of(model: Any) -> Shape:
     """The shape of a Llama or Qwen2."""
     return Shape(**{field: getattr(model.config, name) for field, name in CONFIG_NAMES.items()})

@@ -18,7 +18,7 @@ from stages._label_plan import LabelPlan, plan_labels, plan_validation
 from stages._labels import iterate_labels, read_labels
 from stages._losses import Objective
 from stages._params import Params, Recipe, Training
-from stages._sequences import TrainingSequence, check_lengths, encode_examples
+from stages._sequences import TrainingSequence, check_lengths, collate, encode_examples
 from stages._validation import Validator
 from stages._value_noise import invent_values
 
@@ -94,7 +94,6 @@ def _cut(
 
     from serving.predictor import load
     from stages._prune import Shape, measure_importance, prune
-    from stages._sequences import collate
 
     predictor: Any = load(teacher)
     sequences = encode_examples(task.train[:MEASURED], prompts, end, params.distill.shape.positions)

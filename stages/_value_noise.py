@@ -73,27 +73,28 @@ def word_bank(examples: Sequence[Mapping[str, Any]], open_slots: frozenset[str])
             replaceable = slot in open_slots and not _QUANTITY.match(value)
             words[replaceable].update(_WORD.findall(value))
     free = sorted(word for word in words[True] - words[False] if len(word) > 2)
-    return {vowel: [w for w in free if _has_vowel(w) == vowel] for vowel in (True, False)}
+    return {vowel: [w for w in free if _begins_with_vowel(w) == vowel] for vowel in (True, False)}
 
 
 def invent_value(value: str, bank: Bank, rng: np.random.Generator) -> str:
     """A value of the same form, one or all of its words drawn anew, and every digit.
 
-    Capitals stay as they were. Some words are coined of two halves, so that none of the tokens
-    after a word's first can be guessed, and some are codes with a repeated letter.
+    Capitals stay as they were, but for codes. Some words are coined of two halves, so that none of
+    the tokens after a word's first can be guessed, and some are codes with a repeated letter, such
+    as "EE5" and "3www".
     """
     words = len(_WORD.findall(value))
     chosen = set(range(words)) if rng.random() < 0.5 else {int(rng.integers(words))}
     numbers = iter(range(words))
 
     def other(found: re.Match[str]) -> str:
-        drawable = bank[_has_vowel(found.group())]
+        drawable = bank[_begins_with_vowel(found.group())]
         if next(numbers) not in chosen or not drawable:
             return found.group()
         drawn = drawable[int(rng.integers(len(drawable)))]
         kind = rng.random()
         if kind < CODED:
-            return _code(_has_vowel(found.group()), rng)
+            return _code(_begins_with_vowel(found.group()), rng)
         if kind < CODED + COINED:
             end = drawable[int(rng.integers(len(drawable)))]
             drawn = drawn[: len(drawn) // 2] + end[len(end) // 2 :]
@@ -206,7 +207,7 @@ def _spelled_as(found: str, value: str, new: str) -> str | None:
     return next((way(new) for way in ways if way(value) == found), None)
 
 
-def _has_vowel(word: str) -> bool:
+def _begins_with_vowel(word: str) -> bool:
     return word[0].lower() in "aeiou"
 
 

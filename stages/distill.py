@@ -35,6 +35,10 @@ def distill(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -
 
     name = outputs["model"].name
     recipe = student.find_recipe(params, name)
+    if recipe.method == "on_policy":
+        from stages._on_policy_student import check_processes
+
+        check_processes()
     training = student.training_of(params, recipe)
     seed = params.seed + recipe.seed_offset
     task = learning.read_task(inputs)

@@ -192,11 +192,22 @@ def test_privacy_is_compared_with_the_same_recipe_without_it_and_with_nothing_el
         control={"method": "sft"},
         texts={"method": "seqkd", "init": "scratch"},
     )
+    said = "trains with differential privacy, epsilon 8; also sets precision, value_noise"
     assert [(s.lower, s.upper, s.what) for s in find_steps(rungs)] == [
         ("cold", "texts", "adds the teacher's texts"),
         ("cold", "control", "starts from weights cut out of the teacher, not at random"),
-        ("cold", "a_private_one", "trains with differential privacy, epsilon 8"),
+        ("cold", "a_private_one", said),
     ]
+
+
+def test_privacy_names_the_settings_that_it_has_values_of_its_own_for():
+    cold = {"method": "sft", "init": "scratch"}
+    privacy = {"epsilon": 0.5, "steps": 900, "batch_tokens": 4096}
+    (step,) = find_steps(named(cold=cold, private=cold | {"privacy": privacy}))
+    assert step.what == (
+        "trains with differential privacy, epsilon 0.5; "
+        "also sets steps, batch_tokens, precision, value_noise"
+    )
 
 
 @pytest.mark.parametrize(

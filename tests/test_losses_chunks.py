@@ -130,3 +130,12 @@ def test_autocast_is_the_same_in_recomputed_chunks():
     torch.testing.assert_close(chunked.total, whole.total)
     for pair in zip(*(gradients(x, (hidden, weight)) for x in (chunked, whole)), strict=True):
         torch.testing.assert_close(*pair, rtol=2e-2, atol=1e-3)  # bf16 sums over other chunks
+
+
+def test_under_autocast_a_head_s_rows_are_rounded_up_and_nothing_else_changes():
+    rows, head = normal(70, D).float(), Head(normal(V, D).float())
+    with Largest() as products, torch.autocast("cpu", torch.bfloat16):
+        found = head.logits(rows, V)
+    assert products.found == 128 * V
+    assert found.shape == (70, V) and found.dtype == torch.float32
+    assert torch.equal(found, (rows.bfloat16() @ head.weight.bfloat16().T).float())

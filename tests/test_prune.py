@@ -10,7 +10,8 @@ from tiny_models import tiny_config
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from serving.errors import StillhouseError
-from stages._prune import Shape, count_parameters, prune, shape_of
+from stages._learning import count_parameters
+from stages._prune import Shape, prune, shape_of
 
 DEAD = [1, 3, 8, 9, 21, 22, 30, 31]  # channels or neurons
 DEAD_GROUPS = [(0, 1), (2, 3), (0, 3)]  # key/value heads, layer by layer

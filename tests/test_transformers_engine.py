@@ -2,12 +2,11 @@
 likely each token was."""
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import ANSWER, CONTRACT, END, PROMPT, write_model
+from tiny_models import ANSWER, CONTRACT, END, PROMPT, word_schema, write_model
 
 from serving._decoding import Decoding
 from serving._generation import draw
@@ -140,43 +139,14 @@ def test_several_answers_are_the_request_s_own(folders, method):
     assert [[a.text for a in many] for many in batch] == [[a.text for a in m] for m in single]
 
 
-def word_schema(word):
-    """A slot that only an answer with `word` has right."""
-    slots = {"word": {"kind": "choice", "values": {"it": [re.escape(word)]}}}
-    return SlotSchema.from_dict({"name": "x", "slots": slots, "negation": []})
-
-
 def test_the_answer_with_the_fewest_slot_errors_is_given(folders):
     predictor = predictor_of(folders["llama"], method="sample", answers=6, max_new_tokens=8)
     found = predictor.answer_many(REQUESTS, 6)[0]
     word = next(a.text for a in found[1:] if a.text not in found[0].text).strip()
     request = replace(REQUESTS[0], slots={"word": "it"})
-    predictor.schema = word_schema(word)
+    predictor.schema = SlotSchema.from_dict(word_schema(word))
     chosen = predictor.answer([request])[0]
     assert word in chosen.text and word not in found[0].text
-
-
-def test_greedy_is_asked_again_with_beams_where_its_answer_has_slot_errors(folders):
-    greedy = predictor_of(folders["llama"], max_new_tokens=8).answer(REQUESTS)
-    beams = predictor_of(folders["llama"], method="beam", beams=4, max_new_tokens=8)
-    others = [answer.text for answer in beams.answer_many(REQUESTS[:1], 4)[0]]
-    word = next(text for text in others if text not in greedy[0].text).strip()
-    first, *rest = greedy
-    wanted = [
-        replace(REQUESTS[0], slots={"word": "it"}),
-        *(replace(r, slots={}) for r in REQUESTS[1:]),
-    ]
-    predictor = predictor_of(folders["llama"], answers=4, max_new_tokens=8)
-    assert [a.text for a in predictor.answer(wanted)] == [a.text for a in greedy], "no schema yet"
-    predictor.schema = word_schema(word)
-    asked = []
-    many = predictor.second.answer_many
-    predictor.second.answer_many = lambda found, count: asked.append(found) or many(found, count)
-    chosen, *others = predictor.answer(wanted)
-    assert word in chosen.text and word not in first.text
-    assert [answer.text for answer in others] == [answer.text for answer in rest]
-    assert asked == [wanted[:1]], "only what was wrong is asked again"
-    assert list(predictor.stream(wanted[0])) == [chosen.text]
 
 
 def test_token_logprobs_equal_one_row_at_a_time(folders):

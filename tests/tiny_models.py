@@ -1,5 +1,6 @@
 """Tiny random decoders with a real tokenizer, in the format of a model folder."""
 
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -95,3 +96,9 @@ def write_model(folder: Path, kind: str = "llama", seed: int = 0, **changes: Any
     )
     write_contract(folder, replace(CONTRACT, **changes))
     return folder
+
+
+def word_schema(word):
+    """A slot that only an answer with `word` has right."""
+    slots = {"word": {"kind": "choice", "values": {"it": [re.escape(word)]}}}
+    return {"name": "x", "slots": slots, "negation": []}

@@ -49,21 +49,25 @@ class Recipe(Section):
     """Labels to learn from, of seqkd and logits; gold: the references with the teacher's
     distributions, where `label.gold` had them judged."""
     alpha: Share = 0.5
-    """Share of the divergence in the loss of logits; cross-entropy has the rest."""
+    """Share of the divergence in the loss of logits; cross-entropy has the rest. On the student's
+    own texts the divergence is all."""
     divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"] = (
         "forward_kl"
     )
-    """Divergence from the teacher (stages/_divergences.py)."""
+    """Divergence from the teacher (stages/_divergences.py); on_policy has no skew ones."""
     mix: Share = 0.1
     """beta of jsd, alpha of the skew divergences."""
     temperature: float = Field(1.0, gt=0.0)
-    """Softens both distributions; the divergence is multiplied by its square (Hinton et al.)."""
+    """Softens both distributions; the divergence is multiplied by its square (Hinton et al.),
+    not so on the student's own texts."""
     seed_offset: int = Field(0, ge=0)
     """Added to the seed: the same recipe again with other chance."""
     on_policy_steps: int = Field(100, ge=1)
     """Steps of the on-policy part, which replace as many of the others [count]."""
     on_policy_learning_rate: float = Field(1e-4, gt=0.0)
-    """Peak learning rate of the on-policy part (AdamW)."""
+    """Peak learning rate of the on-policy part (AdamW). That part ignores `sources` (it answers the
+    prompts of train and pool) and, of the training, optimizer, micro_batch_tokens, warmup_share,
+    weight_decay and clip_norm; precision auto is float32 there on a CPU."""
     privacy: DifferentialPrivacy | None = None
     """Differential privacy for the training prompts; null: none."""
 
@@ -80,6 +84,15 @@ class Recipe(Section):
             raise ValueError(
                 "privacy needs init scratch or pretrained, found prune; the teacher's weights saw "
                 "the prompts without noise"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _on_policy_has_the_divergence(self) -> "Recipe":
+        if self.method == "on_policy" and self.divergence.startswith("skew"):
+            raise ValueError(
+                f"method on_policy needs divergence forward_kl, reverse_kl or jsd, found "
+                f"{self.divergence}; choose one of them, or method logits"
             )
         return self
 

@@ -98,6 +98,18 @@ class Teacher(Section):
         return self
 
     @model_validator(mode="after")
+    def _endpoints_have_no_beams(self) -> "Teacher":
+        how = self.generation
+        if self.source == "endpoint" and (
+            how.method == "beam" or (how.method == "greedy" and how.answers > 1)
+        ):
+            raise ValueError(
+                f"source endpoint has no beams, found generation.method {how.method} with answers "
+                f"{how.answers}; set generation.answers: 1, or method sample with several"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _trained_teachers_keep_their_prompt(self) -> "Teacher":
         tuning = self.pretrained.tuning if self.pretrained else "none"
         trained = self.source == "scratch" or (self.source == "pretrained" and tuning != "none")
