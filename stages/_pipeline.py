@@ -102,21 +102,23 @@ def _repro(arguments: Sequence[str], environment: Mapping[str, str], root: Path)
     SIGTERM too is passed on as an interrupt: DVC then waits for its stage and lets go of its locks.
     """
     received: list[int] = []
-    process = subprocess.Popen(  # noqa: S603 - the user's own words
-        [*DVC, "repro", *arguments],
-        cwd=root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        process_group=0,
-    )
+    started: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
+        for process in started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
 
+    # Begun inside: DVC would inherit that interrupts are ignored, as in a shell's background.
     with _handling(pass_on):
-        code = process.wait()
+        command = [*DVC, "repro", *arguments]
+        started.append(
+            subprocess.Popen(  # noqa: S603 - the user's own words
+                command, cwd=root, env=environment, stdin=subprocess.DEVNULL, process_group=0
+            )
+        )
+        code = started[0].wait()
     if received:
         return 128 + received[0]
     return code if code >= 0 else 128 - code

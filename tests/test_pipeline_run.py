@@ -215,9 +215,11 @@ def test_an_interrupted_pipeline_and_its_stage_are_killed(tmp_path, number, code
     root = make_project(tmp_path)
     (root / "source.txt").write_text("hang")
     command = [sys.executable, "-m", "stages._pipeline"]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a job in a shell's background
     process = subprocess.Popen(
         command, cwd=root, env=environment(), stdout=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, before)
     assert any("hanging" in line for line in process.stdout)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)

@@ -166,8 +166,12 @@ def test_a_model_on_disk_reads_the_same_prompt_in_labelling_and_serving(tmp_path
     pretrained = {"model": str(base), "tuning": "none"}
     section = {"source": "pretrained", "pretrained": pretrained, "prompting": prompting}
     section["generation"] = {"max_new_tokens": 24}
-    recipes = {"student": {"init": "scratch"}, "control": {"init": "scratch", "method": "sft"}}
-    recipes["own_text"] = {"method": "on_policy", "init": "scratch"}
+    sources = {"sources": ["train", "pool", "gold"]}  # so small a teacher may finish no answer
+    recipes = {
+        "student": {"init": "scratch", **sources},
+        "control": {"init": "scratch", "method": "sft"},
+    }
+    recipes["own_text"] = {"method": "on_policy", "init": "scratch", **sources}
     params = tiny_params(teacher=section, distill={"recipes": recipes})
     report = run_teacher(params, tmp_path)["prompting"]
     assert [row["shots"] for row in report["variants"]] == [2, 3]
