@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from tiny_training import SETTINGS, run
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from stages import _attention, _optimizers, _training
 from stages._attention import keep_attention_in_float32
 
 
@@ -48,3 +50,30 @@ def test_without_autocast_nothing_changes(attend, dtype):
     found, _ = attend(Layer(), *parts, None)
     assert found.dtype == dtype
     assert torch.equal(found, sdpa_attention_forward(Layer(), *parts, None)[0])
+
+
+@pytest.mark.parametrize(
+    ("precision", "seen"), [("bf16", {torch.bfloat16}), ("fp32", {torch.float32})]
+)
+def test_training_takes_it_and_gives_muon_the_same_precision(
+    tmp_path, monkeypatch, attend, precision, seen
+):
+    inside, iterated = set(), set()
+
+    def spy(module, query, key, value, mask, **settings):
+        inside.add((query.dtype, torch.is_autocast_enabled("cpu")))
+        return sdpa_attention_forward(module, query, key, value, mask, **settings)
+
+    class Spy(_optimizers.Muon):
+        def __init__(self, *given, **settings):
+            super().__init__(*given, **settings)
+            iterated.add(self.dtype)
+
+    monkeypatch.setattr(_attention, "sdpa_attention_forward", spy)
+    monkeypatch.setattr(_optimizers, "Muon", Spy)
+    asked = []
+    monkeypatch.setattr(_training, "keep_attention_in_float32", lambda: asked.append(precision))
+    run(tmp_path, SETTINGS.model_copy(update={"precision": precision, "optimizer": "muon"}))
+    assert inside == {(torch.float32, False)}, "in float32 either way, outside autocast"
+    assert iterated == seen
+    assert asked == (["bf16"] if precision == "bf16" else [])
