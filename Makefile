@@ -22,6 +22,14 @@ help: ## List the targets.
 repro: $(VENV)/.train ## Create the environment if needed and bring the whole pipeline up to date.
 	$(BIN)/python -m stages._pipeline
 
+.PHONY: release
+release: $(VENV)/.train ## Bring the winner into force: decision record in releases/, registry aliases (ARGS=--help).
+	$(BIN)/python -m stages.release $(ARGS)
+
+.PHONY: rollback
+rollback: $(VENV)/.train ## Go back to the release before and say what to redeploy (ARGS="--to 1 --reason ...").
+	$(BIN)/python -m stages.rollback $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.dev ## Lint, format check, types and the fast tests.
 	$(BIN)/ruff check $(SOURCES)

@@ -13,6 +13,7 @@ from serving.errors import StillhouseError
 from serving.slots import SlotSchema, check_answer
 
 Method = Literal["greedy", "beam", "sample"]
+CacheKind = Literal["dynamic", "static", "quantized"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Decoding:
     answers: int = 1
     """Answers that compete for each request; with slots the fewest slot errors win. Under `greedy`
     only for a request whose greedy answer has slot errors: that and the best beams of as many."""
+    cache: CacheKind = "dynamic"
+    """How the `transformers` engine keeps past keys and values: growing, reserved whole, or as
+    8-bit integers, which take about a quarter of float32's bytes and may change an answer."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Decoding":
@@ -80,6 +84,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seed": ("a whole number from 0", _whole(0)),
     "batch_tokens": ("a whole number from 1", _whole(1)),
     "answers": ("a whole number from 1", _whole(1)),
+    "cache": (f"one of {', '.join(get_args(CacheKind))}", lambda v: v in get_args(CacheKind)),
 }
 
 

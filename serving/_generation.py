@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from serving._cache import new_cache
 from serving._decoding import Decoding
 from serving._transformers_model import generation_config
 
@@ -34,11 +34,13 @@ def steps(
     every prompt is answered that many times. Without it the likeliest token is taken.
     """
     ids, mask = _pad_left(prompts, model.device)
-    cache = DynamicCache(config=model.config)
+    length = ids.shape[1] + decoding.max_new_tokens
+    cache = new_cache(model.config, decoding.cache, length)
     logits = _forward(model, ids, mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
     copies = 1 if chances is None else len(chances) // len(prompts)
     if copies > 1:
-        cache.batch_repeat_interleave(copies)
+        # Every kind of cache can be put in another order; only the dynamic one can repeat rows.
+        cache.reorder_cache(torch.arange(len(ids), device=ids.device).repeat_interleave(copies))
         logits, mask = (t.repeat_interleave(copies, dim=0) for t in (logits, mask))
     running = list(range(len(logits)))
     for step in range(decoding.max_new_tokens):
@@ -54,7 +56,7 @@ def steps(
             return
         if len(keep) < len(running):
             chosen_rows = torch.tensor(keep, device=model.device)
-            cache.batch_select_indices(chosen_rows)
+            cache.reorder_cache(chosen_rows)
             tokens, mask = tokens[chosen_rows], mask[chosen_rows]
             running = [running[row] for row in keep]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -105,8 +107,12 @@ def beams(
         num_return_sequences=count,
         length_penalty=decoding.length_penalty,
         max_new_tokens=decoding.max_new_tokens,
+        disable_compile=True,  # of a static cache on CUDA: every batch has another shape
     )
-    sequences = model.generate(ids, attention_mask=mask, generation_config=settings)
+    cache = new_cache(model.config, decoding.cache, ids.shape[1] + decoding.max_new_tokens)
+    sequences = model.generate(
+        ids, attention_mask=mask, generation_config=settings, past_key_values=cache
+    )
     return [_cut(row, ends) for row in sequences[:, ids.shape[1] :].tolist()]
 
 

@@ -9,7 +9,7 @@ Works on `tokenizer.json` with the `tokenizers` library alone, so no engine need
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.completion import Request
 from serving.errors import StillhouseError
@@ -85,6 +85,14 @@ class PromptEncoder:
 
     def _specials(self, ids: list[int]) -> list[int]:
         return [number for number in ids if number in self.special]
+
+
+def true_size(tokenizer: Any) -> int:
+    """Rows of vocabulary that a tokenizer uses, unused numbers in between included [count].
+
+    A model's further rows are padding. `tokenizer` is one of `tokenizers` or of `transformers`.
+    """
+    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def _load(folder: Path) -> "Tokenizer":

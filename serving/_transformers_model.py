@@ -2,8 +2,13 @@
 
 `from_pretrained` only warns when weights are missing and fills them with random numbers; here that
 is an error, as is everything else that would make a model answer differently from the one measured.
+A quantized folder is loaded by the library, which reads bitsandbytes' tensors by config.json; only
+embeddings in 8 bits are our own (serving/_quantized_embedding.py).
 """
 
+import logging as standard_logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +16,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging
 
-from serving._decoding import Decoding
-from serving._prompts import PromptEncoder
+from serving._answering import AGAIN
+from serving._quantized_embedding import absent_weights, load_embeddings
 from serving.contract import Contract
 from serving.errors import StillhouseError
 
-AGAIN = "Run the stage that makes this model again."
+# bitsandbytes warns at every product of LLM.int8() that float32 inputs become float16.
+BITSANDBYTES_PRODUCTS = "bitsandbytes.autograd._functions"
 
 
 def load_model(
@@ -65,18 +71,35 @@ def _from_pretrained(
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # stages tell their own progress
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     quantized = getattr(config, "quantization_config", None) is not None
+    quantization = contract.quantization or {}
     library: Any = AutoModelForCausalLM  # its types leave out `output_loading_info`
-    model, loading = library.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=(contract.quantization or {}).get("dtype", "auto"),
-        attn_implementation="sdpa",
-        output_loading_info=True,
-        # bitsandbytes packs weights where they are to stay; a packed model cannot be moved.
-        device_map={"": device} if quantized else None,
-    )
+    with _without_reports():  # of missing weights, which we raise
+        model, loading = library.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=quantization.get("dtype", "auto"),
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            # bitsandbytes packs weights where they are to stay; a packed model cannot be moved.
+            device_map={"": device} if quantized else None,
+        )
+    if quantized:
+        standard_logging.getLogger(BITSANDBYTES_PRODUCTS).setLevel(standard_logging.ERROR)
+    if quantization.get("embeddings") == "int8":
+        loading["missing_keys"] = set(loading["missing_keys"]) - absent_weights(model)
+        load_embeddings(model, folder, device, model.dtype)
     return (model if quantized else model.to(device)), loading
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _end_tokens(model: Any) -> frozenset[int]:
@@ -85,27 +108,3 @@ def _end_tokens(model: Any) -> frozenset[int]:
         value = getattr(config, "eos_token_id", None)
         ends.update(value if isinstance(value, list) else [] if value is None else [value])
     return frozenset(ends)
-
-
-def longest_prompt(contract: Contract, decoding: Decoding, config: Any) -> int:
-    """Longest prompt [tokens] by the contract's limits, checked against the model's positions."""
-    longest = contract.limits.get("max_prompt_tokens")
-    if longest is None:
-        raise StillhouseError(f"The contract's limits lack max_prompt_tokens. {AGAIN}")
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and longest + decoding.max_new_tokens > positions:
-        raise StillhouseError(
-            f"max_prompt_tokens {longest} and max_new_tokens {decoding.max_new_tokens} "
-            f"do not fit the model's {positions} positions. Lower one of them and make it again."
-        )
-    return longest
-
-
-def check_vocabulary(folder: Path, prompts: PromptEncoder, config: Any) -> None:
-    """Refuse a tokenizer with more tokens than the model has embeddings."""
-    tokens = prompts.tokenizer.get_vocab_size(with_added_tokens=True)
-    if tokens > config.vocab_size:
-        raise StillhouseError(
-            f"{folder}: the tokenizer has {tokens} tokens, the model {config.vocab_size}; "
-            f"they do not belong together. {AGAIN}"
-        )

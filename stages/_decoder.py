@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from serving._prompts import true_size
 from serving.errors import StillhouseError
 from stages._induction import plant_induction
 from stages._params import DecoderShape
@@ -37,7 +38,7 @@ def build_decoder(
         )
     library: Any = Qwen2Config  # its types leave out attn_implementation
     config = library(
-        vocab_size=len(tokenizer),
+        vocab_size=true_size(tokenizer),
         hidden_size=shape.width,
         intermediate_size=shape.feed_forward,
         num_hidden_layers=shape.layers,

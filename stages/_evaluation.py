@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from serving.grounding import Grounding, check_grounding, join_source
 from serving.slots import SlotCheck, SlotSchema, check_answer, render_record
+from stages._likelihood import likelihood_statistics
 from stages._params import Evaluate
 from stages._scores import (
     Rows,
@@ -21,12 +23,15 @@ from stages._scores import (
     chrf_statistics,
     corpus_score,
     exact_match_statistics,
+    grounding_statistics,
     load_metric,
     mean_statistics,
     paired_difference,
     per_prompt,
     slot_statistics,
 )
+from stages._sentences import Encoder
+from stages._similarity import similarity_statistics
 
 MIN_SLICE = 20  # prompts; an interval over fewer says nothing
 
@@ -40,6 +45,7 @@ class Scored:
     answers: list[Example]
     checks: list[SlotCheck] | None
     statistics: dict[str, Statistics]
+    groundings: list[Grounding] | None = None
 
 
 def score(
@@ -47,10 +53,11 @@ def score(
     examples: Sequence[Example],
     answers: list[Example],
     schema: SlotSchema | None,
+    encoder: Encoder | None = None,
 ) -> Scored:
     """Compute the statistics of every metric that applies to one candidate."""
     texts = [answer["text"] for answer in answers]
-    references = [example["references"] for example in examples]
+    references = [example.get("references") or [] for example in examples]
     statistics: dict[str, Statistics] = {}
     if "bleu" in settings.metrics:
         statistics["bleu"] = bleu_statistics(texts, references)
@@ -63,9 +70,38 @@ def score(
         pairs = zip(texts, examples, strict=True)
         checks = [check_answer(text, example["slots"], schema) for text, example in pairs]
         statistics |= slot_statistics(checks)
+    if encoder is not None:
+        limit = settings.similarity.references
+        statistics["semantic_similarity"] = similarity_statistics(texts, references, encoder, limit)
+    groundings = None
+    if "hallucination_rate" in settings.metrics:
+        groundings = [
+            check_grounding(text, example["prompt"], example.get("context"))
+            for text, example in zip(texts, examples, strict=True)
+        ]
+        statistics |= grounding_statistics(groundings)
+    if "perplexity" in settings.metrics and has_likelihood(answers):
+        statistics |= likelihood_statistics(*likelihoods(answers, references))
     tokens = [float(answer["completion_tokens"]) for answer in answers]
     statistics["tokens_per_answer"] = mean_statistics(tokens, "tokens of the candidate's engine")
-    return Scored(answers, checks, statistics)
+    return Scored(answers, checks, statistics, groundings)
+
+
+def has_likelihood(answers: Sequence[Example]) -> bool:
+    """Whether the candidate could say how likely it finds the reference of every prompt."""
+    return all("reference_tokens" in answer for answer in answers)
+
+
+def likelihoods(
+    answers: Sequence[Example], references: Sequence[Sequence[str]]
+) -> tuple[list[float], list[int], list[str], str]:
+    """Log-probabilities [nats], tokens and texts of the first references, and the tokenizer."""
+    return (
+        [answer["reference_logprob_nats"] for answer in answers],
+        [answer["reference_tokens"] for answer in answers],
+        [texts[0] for texts in references],
+        "+".join(sorted({answer["tokenizer_sha256"] for answer in answers})),
+    )
 
 
 def headline(
@@ -78,22 +114,50 @@ def headline(
     """Corpus scores through the Hugging Face `evaluate` modules, each with its interval."""
     options = {"resamples": settings.resamples, "confidence": settings.confidence, "seed": seed}
     texts = [answer["text"] for answer in result.answers]
-    references = [example["references"] for example in examples]
-    scores: dict[str, Any] = {}
-    for name in ("bleu", "chrf", "exact_match"):
-        if name in result.statistics:
-            metric = load_metric(name)
-            scores[name] = metric.compute(predictions=texts, references=references, **options)
+    scores = _against_references(settings, examples, result, options)
     if result.checks is not None:
         records = [render_record(example["slots"]) for example in examples]
         metric = load_metric("slot_error_rate")
         scores |= metric.compute(predictions=texts, references=records, schema=schema, **options)
+    if result.groundings is not None:
+        sources = [join_source(example["prompt"], example.get("context")) for example in examples]
+        metric = load_metric("hallucination_rate")
+        scores |= metric.compute(predictions=texts, references=sources, **options)
     weights = bootstrap_weights(len(examples), settings.resamples, seed)
     tokens = result.statistics["tokens_per_answer"]
     scores["tokens_per_answer"] = corpus_score(tokens, weights, settings.confidence).to_dict()
     if result.checks is not None:
         unknown = Counter(slot for check in result.checks for slot in check.unknown)
         scores["unknown_slots"] = dict(sorted(unknown.items()))  # asked, but not in the schema
+    return scores
+
+
+def _against_references(
+    settings: Evaluate, examples: Sequence[Example], result: Scored, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The scores that compare answers, or a model's probabilities, with what people wrote."""
+    texts = [answer["text"] for answer in result.answers]
+    references = [example.get("references") or [] for example in examples]
+    scores: dict[str, Any] = {}
+    for name in ("bleu", "chrf", "exact_match"):
+        if name in result.statistics:
+            metric = load_metric(name)
+            scores[name] = metric.compute(predictions=texts, references=references, **options)
+    if "semantic_similarity" in result.statistics:
+        chosen = settings.similarity
+        scores["semantic_similarity"] = load_metric("semantic_similarity").compute(
+            predictions=texts,
+            references=references,
+            model=chosen.model,
+            revision=chosen.revision,
+            limit=chosen.references,
+            **options,
+        )
+    if "perplexity" in result.statistics:
+        logprobs, counts, firsts, tokenizer = likelihoods(result.answers, references)
+        scores |= load_metric("perplexity").compute(
+            predictions=logprobs, references=firsts, tokens=counts, tokenizer=tokenizer, **options
+        )
     return scores
 
 
@@ -139,11 +203,16 @@ def compare(settings: Evaluate, scored: dict[str, Scored], weights: Rows) -> dic
                 statistics, reference[metric], weights, settings.confidence
             ).to_dict()
             for metric, statistics in result.statistics.items()
-            if metric != "tokens_per_answer"
+            if metric != "tokens_per_answer" and _comparable(statistics, reference.get(metric))
         }
         for name, result in scored.items()
         if name != settings.reference
     }
+
+
+def _comparable(ours: Statistics, theirs: Statistics | None) -> bool:
+    """Whether both have the metric, scored alike: perplexities of two tokenizers are not."""
+    return theirs is not None and ours.signature == theirs.signature
 
 
 def per_prompt_rows(examples: Sequence[Example], result: Scored) -> list[Example]:
@@ -155,10 +224,11 @@ def per_prompt_rows(examples: Sequence[Example], result: Scored) -> list[Example
             "prompt": example["prompt"],
             **({"slots": example["slots"]} if example.get("slots") else {}),
             "output": result.answers[number]["text"],
-            "references": example["references"],
+            "references": example.get("references") or [],
             "confidence": result.answers[number].get("confidence"),
             "scores": {name: values[number] for name, values in scores.items()},
             **_slot_findings(result.checks, number),
+            **_unsupported(result, number),
         }
         for number, example in enumerate(examples)
     ]
@@ -175,3 +245,11 @@ def _slot_findings(checks: list[SlotCheck] | None, number: int) -> dict[str, Any
         if findings
     }
     return {"slot_findings": found}
+
+
+def _unsupported(result: Scored, number: int) -> dict[str, Any]:
+    if result.groundings is None or not result.groundings[number].unsupported:
+        return {}
+    text = result.answers[number]["text"]
+    found = result.groundings[number].unsupported
+    return {"unsupported": [{"kind": c.kind, "found": text[c.start : c.end]} for c in found]}

@@ -18,8 +18,8 @@ import numpy as np
 
 from serving._endpoint_account import LimitError, Usage
 from serving.completion import Completion, Request
+from serving.contract import read_contract
 from serving.errors import StillhouseError
-from serving.predictor import load
 from stages._label_plan import LabelPlan, asked_of, hash_json
 from stages._labels import Label, PaidAnswers, estimate_labels
 from stages._labels.cost import SAMPLE
@@ -90,7 +90,10 @@ class _Model:
 
     @cached_property
     def predictor(self) -> Any:
-        return load(self.teacher, decoding_of(self.params.label.generation, self.params.seed))
+        from stages._reload import reload
+
+        decoding = decoding_of(self.params.label.generation, self.params.seed)
+        return reload(self.teacher, self.params.run.device, decoding)
 
     @cached_property
     def end(self) -> int:
@@ -148,7 +151,10 @@ class _Endpoint:
 
     def open(self, examples: Sequence[Example]) -> None:
         """Load nothing but settings and key; estimate, and refuse what is above `label.max_usd`."""
-        self.predictor = load(self.teacher, self.decoding)
+        from serving.endpoint_engine import EndpointPredictor
+
+        contract = replace(read_contract(self.teacher), decoding=self.decoding)
+        self.predictor = EndpointPredictor(self.teacher, contract)
         settings, label = self.predictor.settings, self.params.label
         missing = [example for example in examples if self.paid.get(example) is None]
         sample = missing[:: -(-len(missing) // SAMPLE) or 1]

@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving._prompts import PromptEncoder
+from serving._prompts import PromptEncoder, true_size
 from serving._shots import Shots, save_shots
 from serving.completion import Request
 from serving.contract import Contract, write_contract
 from serving.errors import StillhouseError
-from serving.predictor import load
 from serving.slots import SlotSchema
 from stages import _io
 from stages._checkpoint import is_main, must_hold
 from stages._decoder import build_decoder
-from stages._on_policy_models import true_size
 from stages._params import Generation, Params, Pretrained, Section, Training
+from stages._reload import reload
 from stages._sequences import encode_examples
 from stages._tokenizer import END, template_for, train_tokenizer
 from stages._training import Trained
@@ -212,7 +211,7 @@ def finish(
     write_model(outputs["model"], trained.model, start, contract)
     write_curves(outputs["reports"], trained)
     trained.model = None  # room for the reloaded one
-    predictor = load(outputs["model"])
+    predictor = reload(outputs["model"], params.run.device)
     requests = [Request(e["prompt"], e.get("slots"), e.get("context")) for e in task.validation]
     texts = [completion.text for completion in predictor.answer(requests)]
     schema = SlotSchema.from_dict(task.slot_schema) if task.slot_schema else None

@@ -30,6 +30,7 @@ from trl import (  # type: ignore[attr-defined]  # its lazy imports hide their t
     DistillationTrainer,
 )
 
+from serving._prompts import true_size
 from serving.errors import StillhouseError
 from stages._on_policy_models import (
     as_found,
@@ -38,7 +39,6 @@ from stages._on_policy_models import (
     check_vocabularies,
     end_tokens,
     true_positions,
-    true_size,
     with_rows,
     without_dropout,
 )

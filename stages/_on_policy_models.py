@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedTokenizerFast
 
+from serving._prompts import true_size
 from serving.errors import StillhouseError
 
 
@@ -72,11 +72,6 @@ def check_vocabularies(student: Any, teacher: Any, tokenizer: PreTrainedTokenize
             "Run the stage that makes this model again."
         )
     return ours
-
-
-def true_size(tokenizer: PreTrainedTokenizerFast | Tokenizer) -> int:
-    """Rows of vocabulary that a tokenizer uses; a model's further ones are padding."""
-    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def check_lengths(

@@ -14,7 +14,6 @@ import torch
 from serving._prompts import PromptEncoder
 from serving.completion import Request
 from serving.errors import StillhouseError
-from serving.predictor import load
 from stages import _io
 from stages import _learning as learning
 from stages._checkpoint import is_main
@@ -22,6 +21,7 @@ from stages._label_plan import POOL
 from stages._on_policy import OnPolicy, distill_on_policy
 from stages._optimizers import has_bf16
 from stages._params import Params, Recipe
+from stages._reload import reload
 from stages._run import log_step
 from stages._student import budget, read_tokenizer
 from stages._training import Trained, Validate
@@ -62,7 +62,7 @@ def go_on_policy(
     """
     prompts = on_policy_prompts(inputs["labels"], task.train, start.prompts)
     settings = make_settings(params, recipe, prompts, trained.model.device)
-    predictor: Any = load(inputs["teacher"])
+    predictor = reload(inputs["teacher"], params.run.device)
     training, dtype = params.distill.training, trained.model.dtype
     steps = budget(training, recipe).steps
     weights = {name: w.detach().cpu().clone() for name, w in trained.model.named_parameters()}

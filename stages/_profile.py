@@ -1,9 +1,10 @@
 """Lay a profile over params.yaml: `make profile NAME=e2e`, or `python -m stages._profile e2e`.
 
 A profile (configs/<name>.yaml) holds only what differs. It is merged deeply into the committed
-params.yaml, where null removes a key; the result replaces params.yaml and the difference is
-printed. NAME=default goes back to the committed file. Edits of your own are never overwritten: the
-command refuses while params.yaml holds any that no profile made.
+params.yaml, where null takes a recipe, a variant or a candidate away; the result replaces
+params.yaml and the difference is printed. NAME=default goes back to the committed file. Edits of
+your own are never overwritten: the command refuses while params.yaml holds any that no profile
+made.
 """
 
 import argparse
@@ -26,16 +27,21 @@ PARAMS = Path("params.yaml")
 CONFIGS = Path("configs")
 SCHEMA = Path("docs/params.schema.json")
 MARK = "# profile: "
+OF_NAMES = ("recipes", "variants", "candidates")  # sections whose keys are a person's own names
 
 
-def merge(base: MutableMapping[str, Any], overlay: Mapping[str, Any]) -> None:
-    """Merge `overlay` into `base` in place: mappings deeply, null removes, the rest replaces."""
+def merge(base: MutableMapping[str, Any], overlay: Mapping[str, Any], named: bool = False) -> None:
+    """Merge `overlay` into `base` in place: mappings deeply, the rest replaces.
+
+    null takes an entry of a person's own names away (a recipe, a variant, a candidate); elsewhere
+    it is a value, such as that of a gate which is off.
+    """
     for key, value in overlay.items():
-        if value is None:
+        if value is None and named:
             base.pop(key, None)
         elif isinstance(value, Mapping) and isinstance(base.get(key), MutableMapping):
             base[key] = deepcopy(base[key])  # a YAML alias may share it with another section
-            merge(base[key], value)
+            merge(base[key], value, named=key in OF_NAMES)
         else:
             base[key] = value
 

@@ -4,9 +4,11 @@ Plain facts about the code, the process and the data, gathered without MLflow or
 `reports/<stage>/run.json` can say who made a result even where nothing was tracked.
 """
 
+import getpass
 import hashlib
 import json
 import math
+import os
 import re
 import resource
 import subprocess
@@ -48,17 +50,29 @@ class GitState(NamedTuple):
     dirty: bool | None
 
 
-def git_state(root: Path) -> GitState:
+def git_state(root: Path, apart_from: str = "dvc.lock") -> GitState:
     """The commit of `root` and whether files differ from it.
 
     `dvc.lock` doesn't count: DVC rewrites it after each stage, so within a pipeline every run but
     the first would be called dirty.
     """
-    status = _git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock")
+    changed = uncommitted(root, apart_from)
     return GitState(
         commit=_git(root, "rev-parse", "--verify", "--quiet", "HEAD") or None,
-        dirty=None if status is None else status != "",
+        dirty=None if changed is None else bool(changed),
     )
+
+
+def uncommitted(root: Path, apart_from: str) -> list[str] | None:
+    """Files that differ from the commit, but for a file or folder; None outside of Git."""
+    status = _git(root, "status", "--porcelain", "--", ".", f":(exclude){apart_from}")
+    return None if status is None else [line.split(maxsplit=1)[1] for line in status.splitlines()]
+
+
+def person(root: Path) -> str:
+    """Who runs this: the name that CI or Git has for them, else that of the account."""
+    actor = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN")
+    return actor or _git(root, "config", "user.name") or getpass.getuser()
 
 
 def _git(root: Path, *arguments: str) -> str | None:

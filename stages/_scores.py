@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from serving.errors import StillhouseError
 
 if TYPE_CHECKING:
+    from serving.grounding import Grounding
     from serving.slots import SlotCheck
 
 Rows = NDArray[np.float64]
@@ -153,6 +154,31 @@ def mean_statistics(values: Sequence[float], signature: str) -> Statistics:
     """Mean of one value per prompt."""
     rows = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
     return Statistics(rows, _ratio, signature)
+
+
+def ratio_statistics(
+    counted: Sequence[float], possible: Sequence[float], signature: str
+) -> Statistics:
+    """What was counted over what was possible, both summed over the prompts."""
+    rows = np.stack([np.asarray(counted, np.float64), np.asarray(possible, np.float64)], axis=1)
+    return Statistics(rows, _ratio, signature)
+
+
+def grounding_statistics(checks: Sequence["Grounding"]) -> dict[str, Statistics]:
+    """Share of answers with an unsupported claim, and share of claims that are unsupported."""
+    signature = "checker:serving.grounding"
+    unsupported = [float(len(check.unsupported)) for check in checks]
+    return {
+        "hallucination_rate": mean_statistics(
+            [float(count > 0) for count in unsupported],
+            f"hallucination_rate|answers with an unsupported claim|{signature}",
+        ),
+        "unsupported_claim_rate": ratio_statistics(
+            unsupported,
+            [float(check.claims) for check in checks],
+            f"unsupported_claim_rate|unsupported per claim|{signature}",
+        ),
+    }
 
 
 def _ratio(sums: Rows) -> NDArray[np.float64]:

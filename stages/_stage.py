@@ -20,7 +20,9 @@ from stages._params import Params, load_params
 from stages._run import Context, track_stage
 
 Paths = dict[str, Path]
-PathsOf = Callable[[str], Paths]
+InputsOf = Callable[[str, Params], Paths]
+"""What a stage reads for one candidate."""
+OutputsOf = Callable[[str], Paths]
 SPLIT_CONTEXTS: dict[str, Context] = {
     "train": "training",
     "validation": "validation",
@@ -31,7 +33,7 @@ StageFunction = Callable[[Params, Paths, Paths], dict[str, Any]]
 
 
 def run_stage(
-    function: StageFunction, doc: str | None, inputs: Paths | PathsOf, outputs: Paths | PathsOf
+    function: StageFunction, doc: str | None, inputs: Paths | InputsOf, outputs: Paths | OutputsOf
 ) -> None:
     """Run one stage as a program; exits with 1 after a person's mistake."""
     stage = function.__name__
@@ -40,7 +42,7 @@ def run_stage(
     try:
         params = load_params(arguments.params)
         set_environment(params)
-        read = inputs(candidate or "") if callable(inputs) else inputs
+        read = inputs(candidate or "", params) if callable(inputs) else inputs
         written = outputs(candidate or "") if callable(outputs) else outputs
         _run(function, params, candidate, read, written)
     except StillhouseError as error:

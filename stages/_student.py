@@ -92,10 +92,10 @@ def _cut(
     """The teacher's most important parts, as many as the student's shape holds."""
     import torch
 
-    from serving.predictor import load
     from stages._prune import Shape, measure_importance, prune
+    from stages._reload import reload
 
-    predictor: Any = load(teacher)
+    predictor = reload(teacher, params.run.device)
     sequences = encode_examples(task.train[:MEASURED], prompts, end, params.distill.shape.positions)
     batches = []
     for start in range(0, len(sequences), 32):
@@ -197,6 +197,12 @@ def find_recipe(params: Params, name: str) -> Recipe:
             f"distill.recipes has no {name!r} (there are: {known}). Add it to params.yaml."
         )
     return params.distill.recipes[name]
+
+
+def without_other_recipes(params: Params, name: str) -> Params:
+    """The params that this recipe depends on: adding another one makes nothing stale."""
+    own = params.distill.model_copy(update={"recipes": {name: params.distill.recipes[name]}})
+    return params.model_copy(update={"distill": own})
 
 
 def training_of(params: Params, recipe: Recipe) -> Training:

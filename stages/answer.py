@@ -1,7 +1,8 @@
 """Answer: one candidate answers the calibration and test prompts, reloaded in a fresh process.
 
 Reads   the candidate's model folder, data/prepared/calibration.jsonl and test.jsonl
-Writes  data/answers/<candidate>.calibration.jsonl and .test.jsonl: id, text, tokens, confidence,
+Writes  data/answers/<candidate>.calibration.jsonl and .test.jsonl: id, text, tokens, confidence;
+        in test, where the engine can, how likely it finds the first reference,
         data/answers/<candidate>.model.json: which model it was
 Run     python -m stages.answer <candidate>
 
@@ -15,12 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from serving._answering import TokenPredictor
 from serving.completion import Completion, Request
 from serving.contract import digest, read_contract
 from serving.predictor import Predictor, load
 from stages import _io
 from stages._params import Params
 from stages._progress import report_progress
+from stages._rescoring import rescore_references
 from stages._stage import run_stage
 
 SPLITS = ("calibration", "test")
@@ -28,14 +31,10 @@ PREPARED = Path("data/prepared")
 ANSWERS = Path("data/answers")
 
 
-def model_folder(candidate: str) -> Path:
-    """Where a candidate's model lives."""
-    return Path("models") / candidate
-
-
 def answer(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, Any]:
     """Answer every split; returns prompts and seconds."""
-    predictor = load(inputs["model"])
+    device = None if params.run.device == "auto" else params.run.device
+    predictor = load(inputs["model"], device=device)
     metrics: dict[str, Any] = {"model_sha256": digest(inputs["model"])}
     for split in SPLITS:
         examples = _io.read_jsonl(inputs[split])
@@ -43,7 +42,8 @@ def answer(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         rows = _answer_rows(predictor, examples, params.answer.batch_size, split)
         count = _io.write_jsonl(outputs[split], rows)
         metrics[split] = {"prompts": count, "seconds": time.perf_counter() - started}
-    _io.write_json(outputs["model"], describe_model(inputs["model"]))
+    model = describe_model(inputs["model"]) | {"device": str(getattr(predictor, "device", "cpu"))}
+    _io.write_json(outputs["model"], model)
     return metrics
 
 
@@ -54,7 +54,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
     return {
         "engine": contract.engine,
         "scheme": (contract.quantization or {}).get("scheme"),
-        "parameters": count_parameters(folder),
+        "parameters": (contract.quantization or {}).get("parameters") or count_parameters(folder),
         "size_mb": size / 1e6,
         "sha256": digest(folder),
     }
@@ -79,8 +79,12 @@ def _answer_rows(
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         requests = [Request(e["prompt"], e.get("slots"), e.get("context")) for e in batch]
-        for example, completion in zip(batch, predictor.answer(requests), strict=True):
-            yield {"id": example["id"], **_as_row(completion)}
+        likelihoods: list[dict[str, Any]] = [{} for _ in batch]
+        if split == "test" and isinstance(predictor, TokenPredictor):
+            likelihoods = rescore_references(predictor, batch)
+        completions = predictor.answer(requests)
+        for example, completion, more in zip(batch, completions, likelihoods, strict=True):
+            yield {"id": example["id"], **_as_row(completion), **more}
         progress(start + len(batch))
 
 
@@ -91,9 +95,9 @@ def _as_row(completion: Completion) -> dict[str, Any]:
 def main() -> None:
     """Run the stage on the project's own files, for the candidate on the command line."""
 
-    def inputs(candidate: str) -> dict[str, Path]:
+    def inputs(candidate: str, params: Params) -> dict[str, Path]:
         prepared = {split: PREPARED / f"{split}.jsonl" for split in SPLITS}
-        return {"model": model_folder(candidate), **prepared}
+        return {"model": params.answer.folder(candidate), **prepared}
 
     def outputs(candidate: str) -> dict[str, Path]:
         files = {split: ANSWERS / f"{candidate}.{split}.jsonl" for split in SPLITS}

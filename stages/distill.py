@@ -35,6 +35,7 @@ def distill(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -
 
     name = outputs["model"].name
     recipe = student.find_recipe(params, name)
+    params = student.without_other_recipes(params, name)
     if recipe.method == "on_policy":
         from stages._on_policy_student import check_processes
 
@@ -87,7 +88,7 @@ def main() -> None:
     def outputs(recipe: str) -> dict[str, Path]:
         return {"model": Path("models") / recipe, "reports": Path("reports/distill") / recipe}
 
-    run_stage(distill, __doc__, lambda _: INPUTS, outputs)
+    run_stage(distill, __doc__, lambda *_: INPUTS, outputs)
 
 
 if __name__ == "__main__":

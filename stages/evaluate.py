@@ -4,13 +4,12 @@ Reads   data/prepared/test.jsonl and slots.json; of every candidate that params.
         data/answers/<candidate>.test.jsonl and .model.json
 Writes  reports/evaluate/<candidate>.json (scores with interval and signature, slices),
         reports/evaluate/<candidate>.jsonl (a line per prompt: output, references, scores),
-        reports/evaluate/rungs/ (the same for candidates that only the ladder compares),
         reports/evaluate/summary.json (what `dvc metrics show` prints),
         reports/evaluate/comparison.json (paired differences to the reference candidate)
 Run     python -m stages.evaluate
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,14 @@ from serving.errors import StillhouseError
 from serving.slots import SlotSchema
 from stages import _io
 from stages._evaluation import Example, compare, headline, per_prompt_rows, score, slices
-from stages._params import Params
+from stages._params import Evaluate, Params
 from stages._scores import bootstrap_weights
-from stages._stage import run_stage
+from stages._sentences import Encoder, load_encoder
+from stages._similarity import compared_texts
+from stages._stage import print_line, run_stage
 
-NAMED = ("baseline", "teacher", "student", "control")  # each a file of its own in dvc.yaml
+RESERVED = {"summary", "comparison", "run"}  # files of this folder that are no candidate's
+NEED_REFERENCES = ("bleu", "chrf", "exact_match", "semantic_similarity", "perplexity")
 TEST = Path("data/prepared/test.jsonl")
 SCHEMA = Path("data/prepared/slots.json")
 ANSWERS = Path("data/answers")
@@ -36,16 +38,16 @@ def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     schema_data = _io.read_json(inputs["slots"])
     schema = SlotSchema.from_dict(schema_data) if schema_data else None
     weights = bootstrap_weights(len(examples), settings.resamples, params.seed)
-    names = params.answer.candidates
-    _check_reference(settings.reference, names)
+    names = list(params.answer.candidates)
+    _check_settings(settings, names, examples, schema)
 
-    answers = {name: inputs["answers"] / f"{name}.test.jsonl" for name in names}
+    answers = {name: _aligned(inputs["answers"] / f"{name}.test.jsonl", examples) for name in names}
+    _note_too_long(settings, answers)
+    encoder = _encode(settings, examples, answers.values())
     scored = {
-        name: score(settings, examples, _aligned(answers[name], examples), schema) for name in names
+        name: score(settings, examples, rows, schema, encoder) for name, rows in answers.items()
     }
     summary = {}
-    rungs = outputs["reports"] / "rungs"
-    rungs.mkdir(parents=True, exist_ok=True)
     for name, result in scored.items():
         report = {
             "candidate": name,
@@ -55,9 +57,8 @@ def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
             **headline(settings, examples, result, schema_data, params.seed),
             "slices": slices(settings, examples, result, params.seed),
         }
-        folder = outputs["reports"] if name in NAMED else rungs
-        _io.write_json(folder / f"{name}.json", report)
-        _io.write_jsonl(folder / f"{name}.jsonl", per_prompt_rows(examples, result))
+        _io.write_json(outputs["reports"] / f"{name}.json", report)
+        _io.write_jsonl(outputs["reports"] / f"{name}.jsonl", per_prompt_rows(examples, result))
         summary[name] = {metric: report[metric]["score"] for metric in result.statistics}
     comparison = compare(settings, scored, weights)
     _io.write_json(outputs["reports"] / "comparison.json", comparison)
@@ -65,12 +66,59 @@ def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     return summary
 
 
-def _check_reference(reference: str, names: Sequence[str]) -> None:
-    if reference not in names:
+def _check_settings(
+    settings: Evaluate, names: Sequence[str], examples: Sequence[Example], schema: SlotSchema | None
+) -> None:
+    """Refuse at once what would otherwise fail in the middle, or be left out in silence."""
+    if settings.reference not in names:
         raise StillhouseError(
-            f"evaluate.reference is {reference!r}, but the candidates are {', '.join(names)}. "
-            f"Set evaluate.reference to one of them."
+            f"evaluate.reference is {settings.reference!r}, but the candidates are "
+            f"{', '.join(names)}. Set evaluate.reference to one of them."
         )
+    if taken := sorted(RESERVED & set(names)):
+        raise StillhouseError(
+            f"answer.candidates.{taken[0]}: evaluate has a file of this name. Give it another."
+        )
+    if "slot_error_rate" in settings.metrics and schema is None:
+        raise StillhouseError(
+            "evaluate.metrics asks for slot_error_rate, but the data has no slot schema. Set "
+            "prepare.slot_schema, or take slot_error_rate out of evaluate.metrics."
+        )
+    needing = [metric for metric in NEED_REFERENCES if metric in settings.metrics]
+    empty = [example["id"] for example in examples if not example.get("references")]
+    if needing and empty:
+        raise StillhouseError(
+            f"{len(empty)} of {len(examples)} test prompts have no reference (first: {empty[0]!r}),"
+            f" but evaluate.metrics asks for {', '.join(needing)}. Give every test prompt a "
+            f"reference, or take these metrics out."
+        )
+
+
+def _note_too_long(settings: Evaluate, answers: Mapping[str, Sequence[Example]]) -> None:
+    """Say for which candidates perplexity is left out, though they have token probabilities."""
+    for name, rows in answers.items():
+        lacking = sum("reference_tokens" not in row for row in rows)
+        if "perplexity" in settings.metrics and 0 < lacking < len(rows):
+            print_line(
+                f"{name}: no perplexity: {lacking} of {len(rows)} references are longer than the "
+                f"model's positions"
+            )
+
+
+def _encode(
+    settings: Evaluate,
+    examples: Sequence[Example],
+    answers: Iterable[Sequence[Example]],
+) -> Encoder | None:
+    """Vectors of every text of every candidate, each once; None where nothing needs them."""
+    if "semantic_similarity" not in settings.metrics:
+        return None
+    chosen = settings.similarity
+    encoder = load_encoder(chosen.model, chosen.revision)
+    said = [row["text"] for rows in answers for row in rows]
+    references = [example["references"] for example in examples]
+    encoder.encode([*compared_texts(references, chosen.references), *said])
+    return encoder
 
 
 def _aligned(path: Path, examples: Sequence[Example]) -> list[Example]:

@@ -98,7 +98,7 @@ def find_recipes(folder: Path, recipes: Mapping[str, Recipe]) -> dict[str, Recip
         StillhouseError: teacher, student or control was not evaluated, or a recipe has a name that
             ladder.json uses for something else.
     """
-    found = sorted(path.stem for path in (*folder.glob("*.jsonl"), *folder.glob("rungs/*.jsonl")))
+    found = sorted(path.stem for path in folder.glob("*.jsonl"))
     if missing := [name for name in ("teacher", "student", "control") if name not in found]:
         raise StillhouseError(
             f"{folder} lacks {', '.join(f'{name}.jsonl' for name in missing)} (found: "
@@ -123,18 +123,12 @@ def _measure(
     weights = bootstrap_weights(len(prompts), params.ladder.resamples, params.seed)
     measured = {}
     for rung, recipes in members.items():
-        seeds = [_statistics(_answers(_lines_of(folder, r), prompts), schema) for r in recipes]
+        seeds = [_statistics(_answers(folder / f"{r}.jsonl", prompts), schema) for r in recipes]
         measured[rung] = {
             metric: sample([seed[metric] for seed in seeds], recipes, weights, params.seed)
             for metric in seeds[0]
         }
     return measured
-
-
-def _lines_of(folder: Path, name: str) -> Path:
-    """A candidate's lines: its own file, or that of a candidate which only the ladder compares."""
-    path = folder / f"{name}.jsonl"
-    return path if path.is_file() else folder / "rungs" / path.name
 
 
 def _answers(path: Path, prompts: Sequence[Line]) -> list[Line]:

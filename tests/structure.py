@@ -1,6 +1,7 @@
 """What the consistency tests read: the project's files as text and as syntax trees."""
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,18 @@ def read_yaml(path: Path) -> Any:
     return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
 
 
-def stage_files() -> dict[str, Path]:
-    """Stages by name: files of stages/ without underscore."""
+# What acts on the world is no DVC stage: one that is restored from a cache acts on nothing.
+ACTIONS = ("release", "rollback")
+
+
+def programs() -> dict[str, Path]:
+    """What can be run, by name: files of stages/ without underscore."""
     return {p.stem: p for p in sorted((ROOT / "stages").glob("*.py")) if p.stem[0] != "_"}
+
+
+def stage_files() -> dict[str, Path]:
+    """Stages by name: programs that DVC runs."""
+    return {name: path for name, path in programs().items() if name not in ACTIONS}
 
 
 def dvc_stages() -> dict[str, dict[str, Any]]:
@@ -38,8 +48,12 @@ def python_files(*folders: str) -> list[Path]:
 
 def imported_modules(path: Path) -> set[str]:
     """Dotted names a file imports, wherever the import stands: `a.b` for `from a import b`."""
+    return _imported(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def _imported(nodes: Iterable[ast.AST]) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -47,10 +61,23 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
+def for_types_alone(path: Path) -> set[str]:
+    """Dotted names a file imports under `if TYPE_CHECKING:`, which no program ever runs."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    blocks = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    inside = {id(node) for block in blocks for node in ast.walk(block)}
+    outside = [node for node in ast.walk(tree) if id(node) not in inside]
+    return _imported(n for block in blocks for n in ast.walk(block)) - _imported(outside)
+
+
 def first_party_imports(path: Path) -> set[Path]:
-    """The project's own files that a file imports directly."""
+    """The project's own files whose content can change what a file does, imported directly."""
     found = set()
-    for name in imported_modules(path):
+    for name in imported_modules(path) - for_types_alone(path):
         module = ROOT / Path(*name.split("."))
         for file in (module.with_suffix(".py"), module / "__init__.py"):
             if name.split(".")[0] in ("stages", "serving") and file.is_file():

@@ -10,10 +10,12 @@ import subprocess
 
 import pytest
 from structure import (
+    ACTIONS,
     ROOT,
     dvc_stages,
     imported_modules,
     out_paths,
+    programs,
     python_files,
     read_yaml,
     stage_files,
@@ -37,6 +39,8 @@ NOT_A_DEPENDENCY = {
     "stages/_params",  # a stage's own section is what it depends on, through `params:`
     "serving/errors.py",
 }
+# A stage's run.json, or the whole folder with it where files bear the names of candidates.
+RECORD = r"reports/{name}(/.*run\.json)?"
 ONE_IMPORTER = {
     "mlflow": {"stages/_tracking"},
     "evaluate": {"stages/_scores.py", "stages/_metrics"},
@@ -56,10 +60,23 @@ def test_every_stage_has_one_name_in_six_places():
         assert f"run_stage({name}," in source, f"{name}: its MLflow run"
         assert name in Params.model_fields, f"{name}: its section in params.yaml"
         assert (ROOT / "tests" / f"test_{name}.py").is_file(), f"{name}: its test file"
-        records = [p for p in out_paths(stage) if re.fullmatch(rf"reports/{name}/.*run\.json", p)]
+        records = [p for p in out_paths(stage) if re.fullmatch(RECORD.format(name=name), p)]
         assert len(records) == 1, f"{name}: its folder in reports/"
     assert set(stages) == set(stage_files())
     assert len(stages) >= 4
+
+
+def test_what_acts_on_the_world_is_a_make_target_and_no_dvc_stage():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for name in ACTIONS:
+        assert name in programs()
+        assert name not in dvc_stages()
+        assert re.search(rf"^{name}: .*\n\t\$\(BIN\)/python -m stages\.{name}\b", makefile, re.M), (
+            name
+        )
+        assert (ROOT / "tests" / f"test_{name}.py").is_file(), f"{name}: its test file"
+    outs = [path for stage in dvc_stages().values() for path in out_paths(stage)]
+    assert not any(path.startswith("releases") for path in outs), "DVC deletes outputs before a run"
 
 
 def test_stages_are_run_as_modules_only():
@@ -159,7 +176,7 @@ def test_every_profile_gives_valid_params():
 
 def test_git_ignores_every_output():
     outs = [path for stage in dvc_stages().values() for path in out_paths(stage)]
-    outs = [path.replace("${item}", "baseline").replace("${key}", "student") for path in outs]
+    outs = [path.replace("${key}", "student") for path in outs]
     shown = subprocess.run(
         ["git", "check-ignore", "--no-index", *outs], cwd=ROOT, capture_output=True, text=True
     )
@@ -193,7 +210,8 @@ def test_dvc_lock_belongs_to_this_tree():
     names = Params().answer.candidates
     made |= {re.sub(r"\$\{\w+\}", name, path) for path in made for name in names}
     # a stage may read one file of another's folder, or a folder that others write into
-    made |= {"data/labels/index.json", "data/answers", "reports/distill"}
+    made |= {"data/labels/index.json", "data/answers", "reports/distill", "reports/benchmark"}
+    made |= {"models/variants"}
     checked = 0
     for name, stage in lock.items():
         for dep in stage["deps"]:

@@ -47,10 +47,10 @@ def paths(tmp_path):
 def run(paths, **settings):
     inputs, outputs = paths
     evaluation = {"reference": "all", "resamples": 400} | settings
-    answers = {"candidates": ["all", "half", "same"]}
+    answers = {"candidates": {name: f"models/{name}" for name in ("all", "half", "same")}}
     params = check_params({"answer": answers, "evaluate": evaluation}, Path("p"))
     summary = evaluate(params, inputs, outputs)
-    report = json.loads((outputs["reports"] / "rungs/half.json").read_text())
+    report = json.loads((outputs["reports"] / "half.json").read_text())
     comparison = json.loads((outputs["reports"] / "comparison.json").read_text())
     return summary, report, comparison
 
@@ -68,7 +68,7 @@ def test_answers_are_scored_against_the_prompt_of_their_id(paths):
     assert summary["all"]["exact_match"] == 1.0
     assert summary["all"]["slot_error_rate"] == 0.0
     assert summary["half"]["exact_match"] == 0.5
-    lines = _io.read_jsonl(paths[1]["reports"] / "rungs/half.jsonl")
+    lines = _io.read_jsonl(paths[1]["reports"] / "half.jsonl")
     assert [line["output"] == "Nothing." for line in lines] == [n % 2 == 0 for n in range(24)]
     assert comparison["same"]["exact_match"]["score"] == 0.0
 

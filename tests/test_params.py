@@ -81,10 +81,12 @@ def test_the_hash_covers_the_section_and_the_seed_only():
     assert params_hash(one, "baseline") != params_hash(other_seed, "baseline")
 
 
-def test_merge_is_deep_and_null_removes():
-    base = {"a": {"b": 1, "c": 2}, "d": [1, 2], "e": 5}
-    merge(base, {"a": {"b": 9}, "d": [3], "e": None, "f": {"g": 1}})
-    assert base == {"a": {"b": 9, "c": 2}, "d": [3], "f": {"g": 1}}
+def test_merge_is_deep_and_null_removes_nothing_but_names():
+    base = {"a": {"b": 1, "c": 2}, "d": [1, 2], "e": 5, "x": {"variants": {"one": {"g": 1}}}}
+    merge(base, {"a": {"b": 9}, "d": [3], "e": None, "x": {"variants": {"one": None, "two": 2}}})
+    assert base == {"a": {"b": 9, "c": 2}, "d": [3], "e": None, "x": {"variants": {"two": 2}}}
+    merge(base["x"], {"variants": {"two": {"g": None}}})
+    assert base["x"] == {"variants": {"two": {"g": None}}}, "a setting of a variant is a value"
 
 
 @pytest.fixture
@@ -151,5 +153,6 @@ def test_every_profile_of_the_house_is_valid_over_the_default(profile, monkeypat
     made = render(params, read_yaml(profile), profile.stem)
     changed = check_params(YAML(typ="safe").load(made), profile)
     assert changed != load_params(ROOT / "params.yaml")
-    trained = {*changed.distill.recipes, "teacher", "baseline"}
-    assert set(changed.answer.candidates) <= trained
+    made = {f"models/{name}" for name in (*changed.distill.recipes, "teacher", "baseline")}
+    made |= {f"models/variants/{name}" for name in changed.quantize.variants}
+    assert set(changed.answer.candidates.values()) <= made

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from serving.errors import StillhouseError
-from stages._provenance import dvc_md5, flat_numbers, flat_params, git_state, peak_memory_mb
+from stages._provenance import (
+    dvc_md5,
+    flat_numbers,
+    flat_params,
+    git_state,
+    peak_memory_mb,
+    person,
+    uncommitted,
+)
 
 
 def test_params_and_metrics_become_one_level_of_names_that_mlflow_takes():
@@ -47,6 +55,33 @@ def test_a_commit_is_dirty_by_any_file_but_the_lock(tmp_path):
     assert (len(commit), dirty) == (40, False)
     (tmp_path / "code.py").write_text("")
     assert git_state(tmp_path) == (commit, True)
+    assert git_state(tmp_path, apart_from="code.py") == (commit, True), "then the lock does count"
+
+
+def test_uncommitted_files_are_named_whatever_became_of_them(tmp_path):
+    assert uncommitted(tmp_path, apart_from="releases") is None
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("")
+    subprocess.run([*git, "add", "-A"], cwd=tmp_path, check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "m"], cwd=tmp_path, check=True)
+    assert uncommitted(tmp_path, apart_from="releases") == []
+    (tmp_path / "a.py").write_text("changed")
+    (tmp_path / "b.py").unlink()
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "releases/1.json").write_text("")
+    assert uncommitted(tmp_path, apart_from="releases") == ["a.py", "b.py"]
+
+
+def test_who_runs_this_is_named_by_ci_or_git(tmp_path, monkeypatch):
+    monkeypatch.delenv("GITLAB_USER_LOGIN", raising=False)
+    monkeypatch.delenv("GITHUB_ACTOR", raising=False)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "config", "user.name", "somebody"], cwd=tmp_path, check=True)
+    assert person(tmp_path) == "somebody"
+    monkeypatch.setenv("GITHUB_ACTOR", "a-robot")
+    assert person(tmp_path) == "a-robot"
 
 
 def test_peak_memory_is_this_process_not_the_one_that_started_it():

@@ -7,13 +7,16 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from serving.errors import StillhouseError
+from serving.grounding import Claim, Grounding
 from serving.slots import Finding, SlotCheck
+from stages._likelihood import likelihood_statistics
 from stages._scores import (
     bleu_statistics,
     bootstrap_weights,
     chrf_statistics,
     corpus_score,
     exact_match_statistics,
+    grounding_statistics,
     load_metric,
     mean_statistics,
     paired_difference,
@@ -149,7 +152,9 @@ def test_the_slot_error_module_needs_records_only():
 
 
 def test_an_unknown_metric_lists_the_known_ones():
-    with pytest.raises(StillhouseError, match="bleu, chrf, exact_match, slot_error_rate"):
+    with pytest.raises(
+        StillhouseError, match="bleu, chrf, exact_match, hallucination_rate, perplex"
+    ):
         load_metric("rouge")
 
 
@@ -157,3 +162,53 @@ def test_records_without_known_slots_do_not_blow_up_the_error_rate():
     checks = [SlotCheck((), (Finding("number", None, "7", 0, 1),), (), 0, ("colour",), False)]
     statistics = slot_statistics(checks)["slot_error_rate"]
     assert point(statistics) == 1.0
+
+
+def test_perplexity_is_of_all_tokens_and_bits_of_all_characters():
+    # 2 tokens of 1/4 and 1 token of 1/16: eight bits over three tokens, over 8 characters
+    logprobs = [2 * np.log(1 / 4), np.log(1 / 16)]
+    found = likelihood_statistics(logprobs, [2, 1], ["abcdef", "gh"], "f" * 64)
+    assert point(found["perplexity"]) == pytest.approx(2 ** (8 / 3))
+    assert per_prompt(found["perplexity"]) == pytest.approx([4.0, 16.0])
+    assert point(found["bits_per_character"]) == pytest.approx(1.0)
+    assert per_prompt(found["bits_per_character"]) == pytest.approx([4 / 6, 2.0])
+
+
+def test_perplexities_of_two_tokenizers_are_not_compared_and_bits_are():
+    one, other = (likelihood_statistics([-2.0, -3.0], [2, 2], ["a", "b"], c * 64) for c in "ef")
+    weights = bootstrap_weights(2, 100, 0)
+    with pytest.raises(StillhouseError, match="scored alike"):
+        paired_difference(one["perplexity"], other["perplexity"], weights, 0.95)
+    bits = [found["bits_per_character"] for found in (one, other)]
+    assert paired_difference(bits[0], bits[1], weights, 0.95).score == 0.0
+
+
+def test_the_hallucination_rate_counts_answers_and_the_claim_rate_claims():
+    two = (Claim("name", 0, 1), Claim("number", 2, 3))
+    checks = [Grounding(4, two, True), Grounding(1, (), True), Grounding(0, (), True)]
+    found = grounding_statistics(checks)
+    assert per_prompt(found["hallucination_rate"]) == [1.0, 0.0, 0.0]
+    assert point(found["hallucination_rate"]) == pytest.approx(1 / 3)
+    assert point(found["unsupported_claim_rate"]) == pytest.approx(2 / 5)
+
+
+def test_the_hallucination_module_needs_prompts_only():
+    computed = load_metric("hallucination_rate").compute(
+        predictions=["The Eagle has 5 rooms.", "The Mill."],
+        references=["Tell me about The Eagle.", "Tell me about The Mill."],
+        resamples=100,
+    )
+    assert computed["hallucination_rate"]["score"] == 0.5
+    assert computed["unsupported_claims"]["number"] == 1
+
+
+def test_the_perplexity_module_gives_our_scores():
+    given = {"predictions": [-2.0, -6.0], "tokens": [2, 3], "references": ["ab", "cd"]}
+    computed = load_metric("perplexity").compute(**given, tokenizer="e" * 64, resamples=100, seed=3)
+    weights = bootstrap_weights(2, 100, 3)
+    expected = likelihood_statistics([-2.0, -6.0], [2, 3], ["ab", "cd"], "e" * 64)
+    assert computed == {
+        name: corpus_score(statistics, weights, 0.95).to_dict()
+        for name, statistics in expected.items()
+    }
+    assert computed["perplexity"]["score"] == pytest.approx(np.exp(8 / 5))

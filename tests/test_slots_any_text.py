@@ -89,10 +89,10 @@ HOSTILE = [
 def test_hostile_answers_are_cut_and_take_no_time(piece: str, schema: SlotSchema) -> None:
     record = parse_record("name[The Mill], data_loss[no], familyFriendly[no], value[1.8 s]")
     answer = piece * (200_000 // len(piece))
-    began = time.perf_counter()
+    began = time.process_time()
 
     check = check_answer(answer, record, schema)
 
-    assert time.perf_counter() - began < 1.0  # some 0.03 s; a runaway takes minutes
+    assert time.process_time() - began < 1.0  # some 0.03 s; a runaway takes minutes
     assert check.cut
     assert relexicalise(answer, record, {"name": "x"}, schema)[MAX_CHARS + 9 :] in answer

@@ -46,7 +46,7 @@ def test_each_candidate_has_its_own_record_and_files(folder, monkeypatch, capsys
     seen = []
     for candidate in ("small", "large-1"):
         paths = {
-            "inputs": lambda name: {"model": Path("models") / name},
+            "inputs": lambda name, _: {"model": Path("models") / name},
             "outputs": lambda name: {"test": Path(f"{name}.jsonl")},
         }
         run(monkeypatch, answer, candidate, **paths)

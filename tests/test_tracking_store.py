@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tracking_cases import STAGE, VARIABLES, start_python, stored
+from tracking_cases import STAGE, VARIABLES, postgres_database, start_python, stored
 
 from stages._run import track_stage
 from stages._tracking import prepare_store, shown_uri
@@ -28,20 +28,8 @@ def clean_environment(monkeypatch):
 
 @pytest.fixture
 def postgres():
-    """A database of our own on the local server, dropped afterwards."""
-    psycopg = pytest.importorskip("psycopg")
-    server = {"host": "127.0.0.1", "port": 5432, "user": "postgres", "connect_timeout": 3}
-    name = f"stillhouse_test_{os.getpid()}"
-    try:
-        connection = psycopg.connect(dbname="postgres", **server)
-    except psycopg.OperationalError:
-        pytest.skip("no PostgreSQL listens at 127.0.0.1:5432")
-    connection.autocommit = True
-    cursor = connection.cursor()
-    cursor.execute(f"CREATE DATABASE {name}")
-    yield f"postgresql://postgres@127.0.0.1:5432/{name}"
-    cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
+    with postgres_database() as uri:
+        yield uri
 
 
 def together(cwd, **environment):

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from stages._tracking import tracking_uri
 
@@ -25,6 +28,24 @@ def open_client(root):
 
 def stored(root, run_id):
     return open_client(root).get_run(run_id)
+
+
+@contextmanager
+def postgres_database():
+    """A database of our own on the local server, dropped afterwards; skips where there is none."""
+    psycopg = pytest.importorskip("psycopg")
+    server = {"host": "127.0.0.1", "port": 5432, "user": "postgres", "connect_timeout": 3}
+    name = f"stillhouse_test_{os.getpid()}"
+    try:
+        connection = psycopg.connect(dbname="postgres", **server)
+    except psycopg.OperationalError:
+        pytest.skip("no PostgreSQL listens at 127.0.0.1:5432")
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute(f"CREATE DATABASE {name}")
+    yield f"postgresql://postgres@127.0.0.1:5432/{name}"
+    cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
 
 
 def start_python(code, cwd, **environment):

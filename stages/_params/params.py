@@ -4,14 +4,18 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages._params.base import Section
 from stages._params.baseline import Baseline
+from stages._params.benchmark import Benchmark
+from stages._params.detectors import Detectors
 from stages._params.distill import Distill
 from stages._params.evaluation import Answer, Evaluate, Ladder
 from stages._params.label import Label
 from stages._params.prepare import Prepare
+from stages._params.quantize import Quantize
+from stages._params.select import Select
 from stages._params.teacher import Teacher
 
 
@@ -37,9 +41,23 @@ class Params(Section):
     teacher: Teacher = Teacher()
     label: Label = Label()
     distill: Distill = Distill()
+    quantize: Quantize = Quantize()
     answer: Answer = Answer()
+    detectors: Detectors = Detectors()
     evaluate: Evaluate = Evaluate()
     ladder: Ladder = Ladder()
+    benchmark: Benchmark = Benchmark()
+    select: Select = Select()
+
+    @model_validator(mode="after")
+    def _slots_have_a_schema(self) -> "Params":
+        asked = "metrics" in self.evaluate.model_fields_set
+        if asked and not self.prepare.slot_schema and "slot_error_rate" in self.evaluate.metrics:
+            raise ValueError(
+                "evaluate.metrics names slot_error_rate, but prepare.slot_schema is null; "
+                "leave the metric out, or give a schema"
+            )
+        return self
 
 
 def params_hash(params: Params, section: str) -> str:

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from serving._prompts import true_size
 from serving._transformers_model import generation_config
 from serving.errors import StillhouseError
-from stages._on_policy_models import end_tokens, true_size
+from stages._on_policy_models import end_tokens
 from stages._optimizers import has_bf16
 from stages._params import Adapter, Pretrained
 from stages._pretrained.base import Base

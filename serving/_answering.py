@@ -1,0 +1,239 @@
+"""Answering, as every engine does it that makes tokens itself: prompts in, the best answers out.
+
+An engine adds how tokens are made, in `decode`, `one_by_one` and `token_logprobs`. All that has an
+opinion is here: how a prompt is encoded, how batches are cut, which of several answers is given,
+when greedy decoding is asked again, what a completion says, and where random numbers come from.
+
+Imports neither torch nor any engine: the CPU service carries none that it does not use.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving._decoding import Decoding, cut_batches, fewest_slot_errors, retry_settings
+from serving._prompts import PromptEncoder, TextStream, true_size
+from serving._shots import Shots, fit
+from serving.completion import Completion, Request
+from serving.contract import Contract
+from serving.errors import StillhouseError
+from serving.slots import SlotSchema, check_answer, is_record, parse_record
+
+AGAIN = "Run the stage that makes this model again."
+# Ids of an answer's tokens, the end token included, and the log-probability [nats] of each.
+Answer = tuple[list[int], list[float]]
+
+
+class TokenPredictor(ABC):
+    """What a predictor does whatever makes its tokens; an engine fills in the first four."""
+
+    prompts: PromptEncoder
+    ends: frozenset[int]
+    """Ids of the tokens that end an answer."""
+    positions: int | None
+    """Longest prompt and answer together [tokens]; None where the model has no such limit."""
+    shots: Shots | None
+
+    @abstractmethod
+    def decode(
+        self, prompts: Sequence[list[int]], requests: Sequence[Request], count: int
+    ) -> list[list[Answer]]:
+        """Answers of one batch, `count` per prompt where there are as many; beams best first."""
+
+    @abstractmethod
+    def one_by_one(self, prompt: list[int], request: Request) -> Iterator[int]:
+        """The tokens of a greedy answer or of one sample as they are made."""
+
+    @abstractmethod
+    def token_logprobs(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Log-probability [nats] of each answer token after its prompt."""
+
+    def use(self, contract: Contract) -> None:
+        """Take decoding, limits and slots from `contract`, once the engine's part is filled in.
+
+        Raises:
+            StillhouseError: settings that are wrong or do not fit the model.
+        """
+        self.contract = contract
+        self.decoding = Decoding.from_dict(contract.decoding)
+        self.longest_prompt = longest_prompt(contract, self.decoding, self.positions)
+        self.schema = SlotSchema.from_dict(contract.slot_schema) if contract.slot_schema else None
+        retry = retry_settings(contract.decoding) if self.schema else None
+        self.second = self._with(retry) if retry else None
+
+    def _with(self, decoding: dict[str, object]) -> "TokenPredictor":
+        """The same model with other decoding settings."""
+        other = copy(self)
+        other.use(replace(self.contract, decoding=decoding))
+        return other
+
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer a batch; where `decoding.answers` compete, the fewest slot errors win."""
+        count = 1 if self.decoding.method == "greedy" else self.decoding.answers
+        found = self.answer_many(requests, count)
+        if self.second:
+            self._try_again(self.second, requests, found)
+        return [self._best(request, many) for request, many in zip(requests, found, strict=True)]
+
+    def _try_again(
+        self, second: "TokenPredictor", requests: Sequence[Request], found: list[list[Completion]]
+    ) -> None:
+        """Add beams to the answers in `found` that have slot errors."""
+        wrong = [n for n, (answer,) in enumerate(found) if self._errors(requests[n], answer)]
+        more = second.answer_many([requests[number] for number in wrong], self.decoding.answers)
+        for number, answers in zip(wrong, more, strict=True):
+            found[number] += answers
+
+    def answer_many(self, requests: Sequence[Request], count: int) -> list[list[Completion]]:
+        """Up to `count` answers with different texts per request, the likeliest first.
+
+        Beams are ordered by their score (length penalty included), samples by log-probability.
+        Completion tokens and log-probabilities include the end token: writing it is a decision
+        like any other.
+
+        Raises:
+            StillhouseError: a prompt is empty or too long, or the method has no `count` answers.
+        """
+        self._check_count(count)
+        prompts = self.encode(requests)
+        rows = max(self.decoding.beams, count)
+        lengths = [len(prompt) for prompt in prompts]
+        budget = self.decoding.batch_tokens // rows
+        found: dict[int, list[Completion]] = {}
+        for batch in cut_batches(lengths, budget, self.decoding.max_new_tokens):
+            made = self.decode([prompts[i] for i in batch], [requests[i] for i in batch], count)
+            for number, answers in zip(batch, made, strict=True):
+                found[number] = self._completions(prompts[number], answers)
+        return [found[number] for number in range(len(requests))]
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """Yield the answer as it is made; whole, where several answers compete."""
+        how = self.decoding
+        if self.second or how.method == "beam" or (how.method == "sample" and how.answers > 1):
+            yield self.answer([request])[0].text
+            return
+        text = TextStream(self.prompts)
+        for token in self.one_by_one(self.encode([request])[0], request):
+            if piece := text.add(token):
+                yield piece
+        if piece := text.finish():
+            yield piece
+
+    def encode(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Token ids of every request's prompt, with the examples that are shown and fit.
+
+        Raises:
+            StillhouseError: a prompt is empty, or too long without any example.
+        """
+        shown = self.shots.near(requests) if self.shots else [[] for _ in requests]
+        numbered = enumerate(zip(requests, shown, strict=True))
+        return [self._encode(number, request, texts) for number, (request, texts) in numbered]
+
+    def _encode(self, number: int, request: Request, shown: Sequence[str]) -> list[int]:
+        ids = fit(partial(self.prompts.encode, request), shown, self.longest_prompt)
+        if not ids or len(ids) > self.longest_prompt:
+            raise StillhouseError(
+                f"request {number} has a prompt of {len(ids)} tokens, this model takes "
+                f"1 to {self.longest_prompt}. Shorten it or split it."
+            )
+        return ids
+
+    def _check_count(self, count: int) -> None:
+        method, beams = self.decoding.method, self.decoding.beams
+        if count < 1 or (method == "greedy" and count > 1) or (method == "beam" and count > beams):
+            raise StillhouseError(
+                f"{count} answers per request were asked of method {method} with {beams} beams. "
+                f'Ask at most as many as there are beams, or use method "sample".'
+            )
+
+    def _best(self, request: Request, answers: Sequence[Completion]) -> Completion:
+        if len(answers) == 1 or self.schema is None:
+            return answers[0]
+        texts = [completion.text for completion in answers]
+        return answers[fewest_slot_errors(texts, _record(request), self.schema)]
+
+    def _errors(self, request: Request, answer: Completion) -> int:
+        record = _record(request)
+        if record is None or self.schema is None:
+            return 0
+        return check_answer(answer.text, record, self.schema).errors
+
+    def _completions(self, prompt: Sequence[int], answers: list[Answer]) -> list[Completion]:
+        if self.decoding.method == "sample":
+            answers = sorted(answers, key=lambda answer: -sum(answer[1]))
+        different: dict[str, Completion] = {}
+        for tokens, logprobs in answers:
+            completion = self._completion(prompt, tokens, logprobs)
+            different.setdefault(completion.text, completion)
+        return list(different.values())
+
+    def _completion(
+        self, prompt: Sequence[int], tokens: list[int], logprobs: Sequence[float]
+    ) -> Completion:
+        return Completion(
+            text=self.prompts.decode(tokens),
+            prompt_tokens=len(prompt),
+            completion_tokens=len(tokens),
+            finish_reason="stop" if tokens[-1] in self.ends else "length",
+            confidence=None,
+            mean_logprob=sum(logprobs) / len(logprobs),
+            min_logprob=min(logprobs),
+        )
+
+
+def chances(decoding: Decoding, requests: Sequence[Request], count: int) -> NDArray[np.float64]:
+    """One uniform number per row and step, [requests * count, steps].
+
+    They follow from seed and request alone: the same in any batch, and in any engine.
+    """
+    drawn = [
+        np.random.default_rng(_request_seed(decoding.seed, request, number)).random(
+            decoding.max_new_tokens
+        )
+        for request in requests
+        for number in range(count)
+    ]
+    return np.stack(drawn)
+
+
+def longest_prompt(contract: Contract, decoding: Decoding, positions: int | None) -> int:
+    """Longest prompt [tokens] by the contract's limits, checked against the model's positions."""
+    longest = contract.limits.get("max_prompt_tokens")
+    if longest is None:
+        raise StillhouseError(f"The contract's limits lack max_prompt_tokens. {AGAIN}")
+    if positions is not None and longest + decoding.max_new_tokens > positions:
+        raise StillhouseError(
+            f"max_prompt_tokens {longest} and max_new_tokens {decoding.max_new_tokens} "
+            f"do not fit the model's {positions} positions. Lower one of them and make it again."
+        )
+    return longest
+
+
+def check_vocabulary(folder: Path, prompts: PromptEncoder, size: int) -> None:
+    """Refuse a tokenizer with more tokens than the model's `size` embeddings."""
+    tokens = true_size(prompts.tokenizer)
+    if tokens > size:
+        raise StillhouseError(
+            f"{folder}: the tokenizer has {tokens} tokens, the model {size}; "
+            f"they do not belong together. {AGAIN}"
+        )
+
+
+def _record(request: Request) -> Mapping[str, str] | None:
+    if request.slots is not None:
+        return request.slots
+    return parse_record(request.prompt) if is_record(request.prompt) else None
+
+
+def _request_seed(seed: int, request: Request, number: int) -> list[int]:
+    text = "\0".join([str(seed), str(number), request.prompt, request.context or ""])
+    return list(hashlib.sha256(text.encode()).digest())

@@ -1,0 +1,185 @@
+"""Tokens from a CTranslate2 generator: greedy, beams, samples, and scores of given tokens.
+
+The vocabulary of our models is the ids themselves as text ("0", "1" …), so that no token's text can
+be taken for another's; prompts are sent as such texts and ids come back.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving._answering import Answer
+from serving._decoding import Decoding
+
+# Largest float32 [rows, positions, vocabulary] array of a forward pass: 64 MB.
+FORWARD_LOGITS = 16_000_000
+
+Ids = Sequence[int]
+
+
+def greedy(
+    generator: Any, ends: frozenset[int], decoding: Decoding, prompts: Sequence[Ids]
+) -> list[Answer]:
+    """The likeliest token at every step, with its log-probability [nats]."""
+    made: list[Answer] = [([], []) for _ in prompts]
+    # The library gives back a prompt of one token, and those beside it, as part of the answer.
+    for rows in _apart(prompts, lambda prompt: len(prompt) == 1):
+
+        def take(step: Any, rows: list[int] = rows) -> bool:
+            tokens, logprobs = made[rows[step.batch_id]]
+            tokens.append(step.token_id)
+            logprobs.append(step.log_prob)
+            return False
+
+        settings = _settings(ends, decoding) | {"return_scores": True, "callback": take}
+        generator.generate_batch([_texts(prompts[row]) for row in rows], **settings)
+    return made
+
+
+def greedy_tokens(
+    generator: Any, ends: frozenset[int], decoding: Decoding, prompt: Ids
+) -> Iterator[int]:
+    """The tokens of one greedy answer as they are made."""
+    steps = generator.generate_tokens(
+        _texts(prompt), max_length=decoding.max_new_tokens, end_token=sorted(ends)
+    )
+    for step in steps:
+        yield step.token_id
+
+
+def beams(
+    generator: Any, ends: frozenset[int], decoding: Decoding, prompts: Sequence[Ids], count: int
+) -> list[list[list[int]]]:
+    """The `count` best beams of each prompt, best first, with their end token.
+
+    A beam's score is its log-probability divided by length ** length_penalty, as in transformers;
+    the search stops when as many beams have ended as are kept.
+    """
+    made: list[list[list[int]]] = [[] for _ in prompts]
+    # A prompt beside a longer one is searched a little differently from one alone: the library
+    # then rules out an end at the first step of every beam but the best.
+    for rows in _apart(prompts, len):
+        results = generator.generate_batch(
+            [_texts(prompts[row]) for row in rows],
+            beam_size=decoding.beams,
+            num_hypotheses=count,
+            length_penalty=decoding.length_penalty,
+            **_settings(ends, decoding),
+        )
+        for row, result in zip(rows, results, strict=True):
+            made[row] = result.sequences_ids
+    return made
+
+
+def sample_steps(
+    generator: Any,
+    ends: frozenset[int],
+    decoding: Decoding,
+    prompts: Sequence[Ids],
+    chances: NDArray[np.float64],
+    vocabulary: int,
+) -> Iterator[list[tuple[int, int, float]]]:
+    """Draw; each step gives (row, token, log-probability) of every row still running.
+
+    `chances` [rows, steps] decides each draw, one row per prompt. The library's own sampling
+    has one seed per thread, used once and shared by all rows, so its answers would depend on what
+    else is asked. Here each step forwards the whole text again, without cached keys and values,
+    and draws from its last position: exact, and several times as slow as greedy.
+    """
+    texts = [list(prompt) for prompt in prompts]
+    running = list(range(len(texts)))
+    for step in range(decoding.max_new_tokens):
+        logits = _last_logits(generator, [texts[row] for row in running], vocabulary)
+        tokens = draw(logits, chances[running, step], decoding)
+        chosen = np.take_along_axis(_log_softmax(logits), tokens[:, None], axis=1)[:, 0]
+        yield list(zip(running, tokens.tolist(), chosen.tolist(), strict=True))
+        for row, token in zip(running, tokens.tolist(), strict=True):
+            texts[row].append(token)
+        running = [row for row in running if texts[row][-1] not in ends]
+        if not running:
+            return
+
+
+def draw(
+    logits: NDArray[np.float32], chances: NDArray[np.float64], decoding: Decoding
+) -> NDArray[np.int64]:
+    """Tokens [rows] by inverting the cumulative distribution at `chances` [rows].
+
+    The same rule as serving/_generation.py's, without torch: nucleus sampling (Holtzman et al.,
+    2020), the likeliest tokens until they reach `top_p`.
+    """
+    scaled = _log_softmax(logits / np.float32(decoding.temperature))
+    tokens = np.argsort(-scaled, axis=-1, kind="stable")
+    ordered = np.exp(np.take_along_axis(scaled, tokens, axis=-1))
+    kept = ordered * (ordered.cumsum(-1) - ordered < decoding.top_p)
+    reached = kept.cumsum(-1)
+    place = (reached <= chances.astype(np.float32)[:, None] * reached[:, -1:]).sum(-1)
+    last = (kept > 0).sum(-1) - 1  # rounding may point past the end
+    return np.take_along_axis(tokens, np.minimum(place, last)[:, None], axis=-1)[:, 0]
+
+
+def token_logprobs(
+    generator: Any, prompts: Sequence[Ids], answers: Sequence[Ids], vocabulary: int
+) -> list[list[float]]:
+    """Log-probability [nats] of each answer token after its prompt, in one forward pass."""
+    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    scored: list[list[float]] = []
+    for part in _parts(rows, vocabulary):
+        results = generator.score_batch([_texts(row) for row in part], max_input_length=0)
+        scored += [result.log_probs for result in results]
+    return [
+        row[len(prompt) - 1 :] if answer else []
+        for row, prompt, answer in zip(scored, prompts, answers, strict=True)
+    ]
+
+
+def _settings(ends: frozenset[int], decoding: Decoding) -> dict[str, Any]:
+    return {
+        "max_length": decoding.max_new_tokens,
+        "end_token": sorted(ends),
+        "return_end_token": True,
+        "include_prompt_in_result": False,  # then prompts are read at once, not token by token
+    }
+
+
+def _apart(prompts: Sequence[Ids], kind: Callable[[Ids], int]) -> list[list[int]]:
+    """Numbers of the prompts in groups that have the same `kind`, in rising order of it."""
+    kinds = [kind(prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=kinds.__getitem__)
+    return [list(group) for _kind, group in groupby(order, key=kinds.__getitem__)]
+
+
+def _last_logits(generator: Any, rows: Sequence[list[int]], vocabulary: int) -> NDArray[np.float32]:
+    """Float32 logits [rows, vocabulary] after each row's last token."""
+    found = []
+    for part in _parts(rows, vocabulary):
+        logits = np.asarray(_as_float32(generator.forward_batch(part)))
+        found.append(logits[np.arange(len(part)), [len(row) - 1 for row in part]])
+    return np.concatenate(found)
+
+
+def _as_float32(logits: Any) -> Any:
+    from ctranslate2 import DataType, Device  # loaded by now: there is a generator
+
+    return logits.to(DataType.float32).to_device(Device.cpu)
+
+
+def _parts(rows: Sequence[list[int]], vocabulary: int) -> Iterator[Sequence[list[int]]]:
+    """Rows in groups whose logits take no more than FORWARD_LOGITS numbers."""
+    longest = max(map(len, rows), default=1)
+    size = max(1, FORWARD_LOGITS // (longest * vocabulary))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _texts(ids: Ids) -> list[str]:
+    return [str(number) for number in ids]
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted = logits - logits.max(-1, keepdims=True)
+    scaled: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return scaled
