@@ -102,7 +102,7 @@ def test_a_figure_that_is_no_number_was_not_measured():
 
 
 def test_ceilings_are_gates_and_so_is_the_objective():
-    gates = Gates(latency_p95_ms=5.0)
+    gates = Gates(latency_p95_ms=5.0, peak_memory_mb=None)
     outcomes = machine_gates(gates, contender("a", cost=None, p95=6.0).figures, COST)
     assert [(gate.gate, gate.verdict) for gate in outcomes] == [
         ("latency_p95_ms", "fail"),
