@@ -22,6 +22,7 @@ from stages._provenance import peak_memory_mb
 
 WARM_UP = 2  # single requests that are not counted
 FEWEST = 3  # that are, however long they take; and rounds of batches, unless they are TOO_LONG
+ENOUGH = 30  # single requests, unless TOO_LONG: a 95th percentile of fewer is their slowest
 TOO_LONG = 10  # a batch that takes so many budgets is the largest that is timed
 
 
@@ -76,8 +77,13 @@ def time_single(
 
     for _ in range(WARM_UP):
         ask()
-    end = time.perf_counter() + seconds
-    while len(whole) < WARM_UP + FEWEST or time.perf_counter() < end:
+    begun = time.perf_counter()
+
+    def wanted() -> bool:
+        count, passed = len(whole) - WARM_UP, time.perf_counter() - begun
+        return count < FEWEST or passed < seconds * (TOO_LONG if count < ENOUGH else 1)
+
+    while wanted():
         ask()
     return {
         "latency_s": whole[WARM_UP:],

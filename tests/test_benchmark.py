@@ -232,6 +232,27 @@ def test_rounds_of_batches_are_repeated_unless_they_take_far_too_long(monkeypatc
     assert rounds == {0.1: [1, 1], 0.5: [3, 3], 1.0: [3, 3], 10.0: [8, 8]}
 
 
+def test_single_requests_are_enough_for_a_percentile_unless_they_take_far_too_long(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Clocked(Slow):
+        def answer(self, requests):
+            now[0] += 0.1
+            return super().answer(requests)
+
+        def stream(self, request):
+            yield "all"
+
+    counts = {}
+    for seconds in (0.01, 0.1, 1.0, 5.0):  # each request takes 0.1 s
+        counts[seconds] = len(worker.time_single(Clocked(), [1, 2], seconds)["latency_s"])
+    assert counts[0.01] == 3, "the fewest, however long they take"
+    assert counts[0.1] in (10, 11), "ten budgets"
+    assert counts[1.0] == 30
+    assert counts[5.0] in (50, 51)
+
+
 def test_an_incomplete_folder_is_told(prepared, tmp_path):
     inputs, outputs = paths(prepared[0], tmp_path / "nothing")
     with pytest.raises(StillhouseError, match=r"has no contract\.json"):

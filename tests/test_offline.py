@@ -31,15 +31,19 @@ socket.socket.connect_ex = refuse
 
 COMMANDS = [["prepare"], ["baseline"], ["teacher"], ["label"]]
 COMMANDS += [["distill", recipe] for recipe in ("student", "control")]
-COMMANDS += [["answer", name] for name in ("baseline", "teacher", "student", "control")]
-COMMANDS += [["evaluate"], ["ladder"]]
+CANDIDATES = ("baseline", "teacher", "student", "control", "ct2_int8")
+COMMANDS += [["quantize", "ct2_int8"]]
+COMMANDS += [["answer", name] for name in CANDIDATES]
+COMMANDS += [["detectors"], ["evaluate"], ["ladder"]]
+COMMANDS += [["benchmark", name] for name in CANDIDATES]
+COMMANDS += [["select"]]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project on a small version of the tiny profile."""
     root = tmp_path_factory.mktemp("offline")
-    for name in ("stages", "serving", "configs"):
+    for name in ("stages", "serving", "configs", "releases"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "settings.env", root)
     overlay = read_yaml(ROOT / "configs/tiny.yaml")
