@@ -32,8 +32,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import numpy as np
-
+from benchmarks._ratios import ratio_of_medians
 from benchmarks._training_bench import (
     ROOT,
     Action,
@@ -58,7 +57,6 @@ from stages._provenance import git_state, installed_versions, peak_memory_mb
 
 VARIANTS = ("plain", "distill", "live")
 DISTILL = Objective(alpha=0.5, divergence="forward_kl")
-RESAMPLES = 2000
 
 
 def make_variant(name: str, bench: Bench, folder: Path) -> Action:
@@ -67,15 +65,6 @@ def make_variant(name: str, bench: Bench, folder: Path) -> Action:
     if name == "distill":
         return Trainee(bench, "student", DISTILL).on(read_stored(folder, pairs))
     return Trainee(bench, "student", DISTILL if name == "live" else PLAIN, name == "live").on(pairs)
-
-
-def ratio_of_medians(ours: Sequence[float], plain: Sequence[float]) -> dict[str, float]:
-    """With a 95 % interval, a bootstrap over pairs of steps (Efron 1979, percentiles)."""
-    pairs = np.array([ours, plain])  # [2, steps]
-    draws = np.random.default_rng(0).integers(0, len(ours), (RESAMPLES, len(ours)))
-    above, below = np.median(pairs[:, draws], axis=2)
-    low, high = np.percentile(above / below, (2.5, 97.5))
-    return {"ratio": median(ours) / median(plain), "low": float(low), "high": float(high)}
 
 
 def measure_variants(bench: Bench, folder: Path, batches: Batches) -> dict[str, Any]:

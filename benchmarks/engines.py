@@ -35,7 +35,8 @@ import torch
 
 from benchmarks._engine_models import matrices_of, random_model, read_requests
 from benchmarks._engine_variants import Variant, make_variants
-from benchmarks.distill_step import describe_machine, ratio_of_medians
+from benchmarks._ratios import ratio_of_medians
+from benchmarks.distill_step import describe_machine
 from serving.completion import Request
 from serving.errors import StillhouseError
 from stages import _io

@@ -9,22 +9,24 @@ Imports neither torch nor any engine: the CPU service carries none that it does 
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving._decoding import Decoding, cut_batches, fewest_slot_errors, retry_settings
+from serving._decoding import Decoding, cut_batches, retry_settings
+from serving._faults import find_faults, least_faulty
 from serving._prompts import PromptEncoder, TextStream, true_size
 from serving._shots import Shots, fit
 from serving.completion import Completion, Request
 from serving.contract import Contract
 from serving.errors import StillhouseError
-from serving.slots import SlotSchema, check_answer, is_record, parse_record
+from serving.slots import SlotSchema
 
 AGAIN = "Run the stage that makes this model again."
 # Ids of an answer's tokens, the end token included, and the log-probability [nats] of each.
@@ -48,8 +50,8 @@ class TokenPredictor(ABC):
         """Answers of one batch, `count` per prompt where there are as many; beams best first."""
 
     @abstractmethod
-    def one_by_one(self, prompt: list[int], request: Request) -> Iterator[int]:
-        """The tokens of a greedy answer or of one sample as they are made."""
+    def one_by_one(self, prompt: list[int], request: Request) -> Iterator[tuple[int, float]]:
+        """Token and log-probability [nats], one by one, of a greedy answer or of one sample."""
 
     @abstractmethod
     def token_logprobs(
@@ -68,27 +70,32 @@ class TokenPredictor(ABC):
         self.longest_prompt = longest_prompt(contract, self.decoding, self.positions)
         self.schema = SlotSchema.from_dict(contract.slot_schema) if contract.slot_schema else None
         retry = retry_settings(contract.decoding) if self.schema else None
-        self.second = self._with(retry) if retry else None
+        self.second = self.using(retry) if retry else None
 
-    def _with(self, decoding: dict[str, object]) -> "TokenPredictor":
-        """The same model with other decoding settings."""
+    def using(self, decoding: Mapping[str, object]) -> Self:
+        """The same model with other decoding settings.
+
+        Raises:
+            StillhouseError: settings that are wrong or do not fit the model.
+        """
         other = copy(self)
-        other.use(replace(self.contract, decoding=decoding))
+        other.use(replace(self.contract, decoding=dict(decoding)))
         return other
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer a batch; where `decoding.answers` compete, the fewest slot errors win."""
+        """Answer a batch; where `decoding.answers` compete, the fewest faults win."""
         count = 1 if self.decoding.method == "greedy" else self.decoding.answers
         found = self.answer_many(requests, count)
         if self.second:
             self._try_again(self.second, requests, found)
-        return [self._best(request, many) for request, many in zip(requests, found, strict=True)]
+        pairs = zip(requests, found, strict=True)
+        return [least_faulty(request, answers, self.schema) for request, answers in pairs]
 
     def _try_again(
         self, second: "TokenPredictor", requests: Sequence[Request], found: list[list[Completion]]
     ) -> None:
-        """Add beams to the answers in `found` that have slot errors."""
-        wrong = [n for n, (answer,) in enumerate(found) if self._errors(requests[n], answer)]
+        """Add beams to the answers in `found` that have faults and are still waited for."""
+        wrong = [n for n, (answer,) in enumerate(found) if self._wanted_better(requests[n], answer)]
         more = second.answer_many([requests[number] for number in wrong], self.decoding.answers)
         for number, answers in zip(wrong, more, strict=True):
             found[number] += answers
@@ -117,16 +124,33 @@ class TokenPredictor(ABC):
 
     def stream(self, request: Request) -> Iterator[str]:
         """Yield the answer as it is made; whole, where several answers compete."""
-        how = self.decoding
-        if self.second or how.method == "beam" or (how.method == "sample" and how.answers > 1):
-            yield self.answer([request])[0].text
-            return
+        yield from self.stream_answer(request)
+
+    def stream_answer(self, request: Request) -> Generator[str, None, Completion]:
+        """`stream` that returns the completion when the last piece is out."""
+        if not self.streams:
+            answer = self.answer([request])[0]
+            yield answer.text
+            return answer
+        prompt = self.encode([request])[0]
+        tokens: list[int] = []
+        logprobs: list[float] = []
         text = TextStream(self.prompts)
-        for token in self.one_by_one(self.encode([request])[0], request):
+        for token, logprob in self.one_by_one(prompt, request):
+            tokens.append(token)
+            logprobs.append(logprob)
             if piece := text.add(token):
                 yield piece
         if piece := text.finish():
             yield piece
+        return self.completion(prompt, tokens, logprobs)
+
+    @property
+    def streams(self) -> bool:
+        """Whether pieces of an answer can be given before it is whole: nothing competes with it."""
+        how = self.decoding
+        alone = how.method == "greedy" or (how.method == "sample" and how.answers == 1)
+        return alone and self.second is None
 
     def encode(self, requests: Sequence[Request]) -> list[list[int]]:
         """Token ids of every request's prompt, with the examples that are shown and fit.
@@ -155,30 +179,22 @@ class TokenPredictor(ABC):
                 f'Ask at most as many as there are beams, or use method "sample".'
             )
 
-    def _best(self, request: Request, answers: Sequence[Completion]) -> Completion:
-        if len(answers) == 1 or self.schema is None:
-            return answers[0]
-        texts = [completion.text for completion in answers]
-        return answers[fewest_slot_errors(texts, _record(request), self.schema)]
-
-    def _errors(self, request: Request, answer: Completion) -> int:
-        record = _record(request)
-        if record is None or self.schema is None:
-            return 0
-        return check_answer(answer.text, record, self.schema).errors
+    def _wanted_better(self, request: Request, answer: Completion) -> bool:
+        return any(find_faults(request, answer, self.schema)) and not request.abandoned
 
     def _completions(self, prompt: Sequence[int], answers: list[Answer]) -> list[Completion]:
         if self.decoding.method == "sample":
             answers = sorted(answers, key=lambda answer: -sum(answer[1]))
         different: dict[str, Completion] = {}
         for tokens, logprobs in answers:
-            completion = self._completion(prompt, tokens, logprobs)
+            completion = self.completion(prompt, tokens, logprobs)
             different.setdefault(completion.text, completion)
         return list(different.values())
 
-    def _completion(
+    def completion(
         self, prompt: Sequence[int], tokens: list[int], logprobs: Sequence[float]
     ) -> Completion:
+        """What is given for the tokens of an answer, their end token included."""
         return Completion(
             text=self.prompts.decode(tokens),
             prompt_tokens=len(prompt),
@@ -188,6 +204,11 @@ class TokenPredictor(ABC):
             mean_logprob=sum(logprobs) / len(logprobs),
             min_logprob=min(logprobs),
         )
+
+
+def gone_rows(requests: Sequence[Request], count: int = 1) -> Callable[[int], bool]:
+    """Whether nobody waits for a row's answer any more; every request has `count` rows."""
+    return lambda row: requests[row // count].abandoned
 
 
 def chances(decoding: Decoding, requests: Sequence[Request], count: int) -> NDArray[np.float64]:
@@ -226,12 +247,6 @@ def check_vocabulary(folder: Path, prompts: PromptEncoder, size: int) -> None:
             f"{folder}: the tokenizer has {tokens} tokens, the model {size}; "
             f"they do not belong together. {AGAIN}"
         )
-
-
-def _record(request: Request) -> Mapping[str, str] | None:
-    if request.slots is not None:
-        return request.slots
-    return parse_record(request.prompt) if is_record(request.prompt) else None
 
 
 def _request_seed(seed: int, request: Request, number: int) -> list[int]:

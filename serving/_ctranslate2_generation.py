@@ -5,6 +5,7 @@ be taken for another's; prompts are sent as such texts and ids come back.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -16,14 +17,25 @@ from serving._decoding import Decoding
 
 # Largest float32 [rows, positions, vocabulary] array of a forward pass: 64 MB.
 FORWARD_LOGITS = 16_000_000
+# Tokens of a stream that are made in one go: reading its text again costs about a sixth on top.
+PIECE = 16
 
 Ids = Sequence[int]
+Gone = Callable[[int], bool]
+"""Whether nobody waits for the answer of this row."""
 
 
 def greedy(
-    generator: Any, ends: frozenset[int], decoding: Decoding, prompts: Sequence[Ids]
+    generator: Any,
+    ends: frozenset[int],
+    decoding: Decoding,
+    prompts: Sequence[Ids],
+    gone: Gone | None = None,
 ) -> list[Answer]:
-    """The likeliest token at every step, with its log-probability [nats]."""
+    """The likeliest token at every step, with its log-probability [nats].
+
+    A row that is `gone` makes no more tokens.
+    """
     made: list[Answer] = [([], []) for _ in prompts]
     # The library gives back a prompt of one token, and those beside it, as part of the answer.
     for rows in _apart(prompts, lambda prompt: len(prompt) == 1):
@@ -32,7 +44,7 @@ def greedy(
             tokens, logprobs = made[rows[step.batch_id]]
             tokens.append(step.token_id)
             logprobs.append(step.log_prob)
-            return False
+            return gone is not None and gone(rows[step.batch_id])
 
         settings = _settings(ends, decoding) | {"return_scores": True, "callback": take}
         generator.generate_batch([_texts(prompts[row]) for row in rows], **settings)
@@ -40,14 +52,29 @@ def greedy(
 
 
 def greedy_tokens(
-    generator: Any, ends: frozenset[int], decoding: Decoding, prompt: Ids
-) -> Iterator[int]:
-    """The tokens of one greedy answer as they are made."""
-    steps = generator.generate_tokens(
-        _texts(prompt), max_length=decoding.max_new_tokens, end_token=sorted(ends)
-    )
-    for step in steps:
-        yield step.token_id
+    generator: Any,
+    ends: frozenset[int],
+    decoding: Decoding,
+    prompt: Ids,
+    gone: Gone | None = None,
+) -> Iterator[tuple[int, float]]:
+    """Tokens of one greedy answer as they are made, and their log-probability [nats].
+
+    Made in pieces of 1, 2, 4 … PIECE tokens, each after reading the text so far again. The
+    library's own iterator makes the whole answer in a thread of its own, ahead of whoever reads,
+    and a batch or another stream that comes meanwhile waits for all of it.
+    """
+    made: list[int] = []
+    piece = 1
+    while len(made) < decoding.max_new_tokens:
+        room = min(piece, decoding.max_new_tokens - len(made))
+        shorter = replace(decoding, max_new_tokens=room)
+        ((tokens, logprobs),) = greedy(generator, ends, shorter, [[*prompt, *made]], gone)
+        yield from zip(tokens, logprobs, strict=True)
+        made += tokens
+        if tokens[-1] in ends or (gone is not None and gone(0)):
+            return
+        piece = min(2 * piece, PIECE)
 
 
 def beams(
@@ -81,6 +108,7 @@ def sample_steps(
     prompts: Sequence[Ids],
     chances: NDArray[np.float64],
     vocabulary: int,
+    gone: Gone | None = None,
 ) -> Iterator[list[tuple[int, int, float]]]:
     """Draw; each step gives (row, token, log-probability) of every row still running.
 
@@ -99,6 +127,8 @@ def sample_steps(
         for row, token in zip(running, tokens.tolist(), strict=True):
             texts[row].append(token)
         running = [row for row in running if texts[row][-1] not in ends]
+        if gone:
+            running = [row for row in running if not gone(row)]
         if not running:
             return
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from serving.errors import StillhouseError
-from serving.slots import SlotSchema, check_answer
 
 Method = Literal["greedy", "beam", "sample"]
 CacheKind = Literal["dynamic", "static", "quantized"]
@@ -37,8 +36,9 @@ class Decoding:
     batch_tokens: int = 8192
     """Most tokens of a micro-batch: rows x (longest prompt + longest answer)."""
     answers: int = 1
-    """Answers that compete for each request; with slots the fewest slot errors win. Under `greedy`
-    only for a request whose greedy answer has slot errors: that and the best beams of as many."""
+    """Answers that compete for each request; the fewest faults win (serving/_faults.py). Under
+    `greedy`, with a slot schema, only for a request whose greedy answer has faults: that and the
+    best beams of as many."""
     cache: CacheKind = "dynamic"
     """How the `transformers` engine keeps past keys and values: growing, reserved whole, or as
     8-bit integers, which take about a quarter of float32's bytes and may change an answer."""
@@ -122,16 +122,6 @@ def cut_batches(lengths: Sequence[int], budget: int, extra: int) -> list[list[in
         else:
             batches.append([index])
     return batches
-
-
-def fewest_slot_errors(
-    texts: Sequence[str], record: Mapping[str, str] | None, schema: SlotSchema | None
-) -> int:
-    """Index of the text with the fewest slot errors, the first among equals (0 without slots)."""
-    if record is None or schema is None or len(texts) == 1:
-        return 0
-    errors = [check_answer(text, record, schema).errors for text in texts]
-    return errors.index(min(errors))
 
 
 def retry_settings(decoding: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ is in the batch, finished rows leave it, and log-probabilities need no [steps, r
 array.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,11 +27,13 @@ def steps(
     decoding: Decoding,
     prompts: Sequence[list[int]],
     chances: Tensor | None,
+    gone: Callable[[int], bool] | None = None,
 ) -> Iterator[list[tuple[int, int, float]]]:
     """Generate; each step gives (row, token, log-probability) of every row still running.
 
     `chances` [rows, steps] decides each draw; its rows may be a multiple of the prompts', then
-    every prompt is answered that many times. Without it the likeliest token is taken.
+    every prompt is answered that many times. Without it the likeliest token is taken. A row that is
+    `gone` makes no more tokens.
     """
     ids, mask = _pad_left(prompts, model.device)
     length = ids.shape[1] + decoding.max_new_tokens
@@ -52,6 +54,8 @@ def steps(
         chosen = tokens.tolist()
         yield list(zip(running, chosen, logprobs.tolist(), strict=True))
         keep = [row for row, token in enumerate(chosen) if token not in ends]
+        if gone:
+            keep = [row for row in keep if not gone(running[row])]
         if not keep or step + 1 == decoding.max_new_tokens:
             return
         if len(keep) < len(running):
@@ -98,12 +102,18 @@ def beams(
     prompts: Sequence[list[int]],
     count: int,
 ) -> list[list[int]]:
-    """The `count` best beams of each prompt, best first, cut after their end token."""
+    """The `count` best beams of each prompt, best first, cut after their end token.
+
+    The search of a prompt stops when as many beams have ended as are kept, as the `ctranslate2`
+    engine's does: five times as fast as searching on for a likelier one, which on the built-in
+    data was found longer and at fault more often (docs/log.md).
+    """
     ids, mask = _pad_left(prompts, model.device)
     settings = generation_config(
         ends,
         do_sample=False,
         num_beams=decoding.beams,
+        early_stopping=True,
         num_return_sequences=count,
         length_penalty=decoding.length_penalty,
         max_new_tokens=decoding.max_new_tokens,

@@ -23,6 +23,22 @@ from serving.errors import StillhouseError
 
 # bitsandbytes warns at every product of LLM.int8() that float32 inputs become float16.
 BITSANDBYTES_PRODUCTS = "bitsandbytes.autograd._functions"
+PACKED_ROWS = 32  # of a 4-bit layer that bitsandbytes packs for AVX-512 BF16
+
+
+def find_device(name: str | None) -> torch.device:
+    """The torch device: `name` is cpu or cuda; None or "auto": CUDA where there is one.
+
+    Raises:
+        StillhouseError: CUDA is asked for where there is none.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise StillhouseError(
+            "the device cuda was asked for, and torch finds no CUDA device here. "
+            "Choose cpu (a stage: run.device auto or cpu in params.yaml)."
+        )
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
 def load_model(
@@ -86,10 +102,26 @@ def _from_pretrained(
         )
     if quantized:
         standard_logging.getLogger(BITSANDBYTES_PRODUCTS).setLevel(standard_logging.ERROR)
+        keep_odd_layers_as_stored(model)
     if quantization.get("embeddings") == "int8":
         loading["missing_keys"] = set(loading["missing_keys"]) - absent_weights(model)
         load_embeddings(model, folder, device, model.dtype)
     return (model if quantized else model.to(device)), loading
+
+
+def keep_odd_layers_as_stored(model: Any) -> None:
+    """Spare 4-bit layers a packing for AVX-512 BF16 that their shape does not have.
+
+    On such a processor bitsandbytes packs every layer anew at its first product, in whole blocks
+    of a row and 32 rows at once, and fails on a layer that is no multiple of them
+    (_convert_weight_packed_for_cpu of bitsandbytes 0.50). Kept as stored it is multiplied as on
+    any other processor.
+    """
+    for layer in model.modules():
+        if getattr(layer, "support_avx512bf16_for_cpu", False):
+            block = layer.weight.quant_state.blocksize
+            fits = layer.in_features % block == 0 and layer.out_features % PACKED_ROWS == 0
+            layer.support_avx512bf16_for_cpu = fits
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What goes into a model and what comes out, whatever the engine."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -12,6 +12,14 @@ class Request:
     prompt: str
     slots: Mapping[str, str] | None = None
     context: str | None = None
+    gone: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
+    """Asked after every token: whether nobody waits for the answer any more, so that it ends there
+    (beams end with their batch)."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the answer."""
+        return self.gone is not None and self.gone()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from serving import _ctranslate2_generation as generation
-from serving._answering import Answer, TokenPredictor, chances, check_vocabulary
+from serving._answering import Answer, TokenPredictor, chances, check_vocabulary, gone_rows
 from serving._ctranslate2_model import load_generator
 from serving._prompts import PromptEncoder
 from serving._shots import load_shots
@@ -58,19 +58,27 @@ class CTranslate2Predictor(TokenPredictor):
     ) -> list[list[Answer]]:
         """Answers of one batch, `count` per prompt where there are as many; beams best first."""
         if self.decoding.method == "greedy":
-            made = generation.greedy(self.generator, self.ends, self.decoding, prompts)
+            made = generation.greedy(
+                self.generator,
+                self.ends,
+                self.decoding,
+                prompts,
+                lambda row: requests[row].abandoned,
+            )
             return [[answer] for answer in made]
         if self.decoding.method == "beam":
             return self._beams(prompts, count)
         return self._samples(prompts, requests, count)
 
-    def one_by_one(self, prompt: list[int], request: Request) -> Iterator[int]:
-        """The tokens of a greedy answer or of one sample as they are made."""
+    def one_by_one(self, prompt: list[int], request: Request) -> Iterator[tuple[int, float]]:
+        """Token and log-probability [nats], one by one, of a greedy answer or of one sample."""
         if self.decoding.method == "sample":
             for step in self._steps([prompt], [request], 1):
-                yield step[0][1]
+                yield step[0][1:]
         else:
-            yield from generation.greedy_tokens(self.generator, self.ends, self.decoding, prompt)
+            yield from generation.greedy_tokens(
+                self.generator, self.ends, self.decoding, prompt, lambda _row: request.abandoned
+            )
 
     def _beams(self, prompts: Sequence[list[int]], count: int) -> list[list[Answer]]:
         found = generation.beams(self.generator, self.ends, self.decoding, prompts, count)
@@ -98,4 +106,5 @@ class CTranslate2Predictor(TokenPredictor):
             [prompt for prompt in prompts for _ in range(count)],
             chances(self.decoding, requests, count),
             self.vocabulary,
+            gone_rows(requests, count),
         )

@@ -16,17 +16,18 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from serving._decoding import Decoding, fewest_slot_errors, retry_settings
+from serving._decoding import Decoding, retry_settings
 from serving._endpoint import EndpointClient, RefusedError, StoppedError, Wait
 from serving._endpoint_account import Usage
 from serving._endpoint_answers import read_completions
+from serving._faults import least_faulty
 from serving._prompts import render
 from serving._shots import fit, load_shots
 from serving.completion import Completion, Request
 from serving.contract import Contract
 from serving.endpoint_settings import read_settings
 from serving.errors import StillhouseError
-from serving.slots import SlotSchema, is_record, parse_record
+from serving.slots import SlotSchema
 
 Keep = Callable[[int, list[Completion]], None]
 """Told the index of a request and its answers, in the thread that got them."""
@@ -98,7 +99,7 @@ class EndpointPredictor:
         )
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer a batch; where `decoding.answers` compete, the fewest slot errors win.
+        """Answer a batch; where `decoding.answers` compete, the fewest faults win.
 
         Raises:
             StillhouseError: one request failed for good; `answer_each` keeps what was paid for.
@@ -260,14 +261,8 @@ class EndpointPredictor:
         return [request.prompt, request.context or "", shown, self.settings.system or ""]
 
     def best(self, request: Request, answers: Sequence[Completion]) -> Completion:
-        """Of answers that compete the first with the fewest slot errors, where there are slots."""
-        if len(answers) == 1 or self.schema is None:
-            return answers[0]
-        record = request.slots
-        if record is None and is_record(request.prompt):
-            record = parse_record(request.prompt)
-        texts = [completion.text for completion in answers]
-        return answers[fewest_slot_errors(texts, record, self.schema)]
+        """Of answers that compete the first with the fewest faults."""
+        return least_faulty(request, answers, self.schema)
 
 
 def _cancel(stop: Event, futures: dict[Future[list[Completion]], int]) -> None:

@@ -51,7 +51,7 @@ def load(
 
             return BaselinePredictor(folder, contract)
         case "transformers":
-            check_torch(folder, contract, device)
+            check_torch(folder, contract)
             from serving.transformers_engine import TransformersPredictor
 
             return TransformersPredictor(folder, contract, device)
@@ -60,7 +60,7 @@ def load(
 
             return CTranslate2Predictor(folder, contract, device)
         case "speculative":
-            check_torch(folder, contract, device)
+            check_torch(folder, contract)
             from serving.speculative_engine import SpeculativePredictor
 
             return SpeculativePredictor(folder, contract, device)
@@ -76,8 +76,8 @@ def load(
             )
 
 
-def check_torch(folder: Path, contract: Contract, device: str | None) -> None:
-    """Refuse a model of torch where its libraries or the device are not there.
+def check_torch(folder: Path, contract: Contract) -> None:
+    """Refuse a model of torch where its libraries are not there.
 
     Raises:
         StillhouseError: what is missing; the model itself may well be whole.
@@ -91,11 +91,3 @@ def check_torch(folder: Path, contract: Contract, device: str | None) -> None:
             f'{", ".join(absent)}. Run "pip install {" ".join(absent)}", or choose a model of '
             f"another engine."
         )
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise StillhouseError(
-                f"{folder} is to run on cuda, and torch finds no CUDA device here. "
-                f"Choose the device cpu."
-            )

@@ -1,34 +1,173 @@
-"""The HTTP service: for now the traditional baseline; the winner of the pipeline joins it.
+"""The HTTP service: the winner of the pipeline next to the traditional baseline.
 
-    bentoml serve serving.service:Baseline
-    curl -s localhost:3000/baseline -H 'content-type: application/json' \\
+    bentoml serve serving.service:Stillhouse
+    curl -s localhost:3000/generate -H 'content-type: application/json' \\
          -d '{"prompt": "service[checkout-api], metric[error rate], value[7.5 %]"}'
 
-STILLHOUSE_BASELINE names another model folder than models/baseline.
+Three services, each in a process of its own: `Stillhouse` listens and lets in, `Student` owns the
+model, `Baseline` the classifier. `bentoml serve serving.service:Baseline` runs that one alone. What
+they do is in serving/_entry.py, _student_service.py and _baseline_service.py; settings are in
+serving/_service_settings.py. TLS: --ssl-certfile and --ssl-keyfile of `bentoml serve`.
 """
 
+import asyncio
 import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import chdir, suppress
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
+from uuid import uuid4
 
 import bentoml
 from bentoml.exceptions import InvalidArgument
 from pydantic import Field
+from starlette.routing import Route
 
+from serving._baseline_service import answer_items, tell_batch
+from serving._entry import MODEL_NAME, Entry
+from serving._entry_gate import guard_entry, guard_model
+from serving._items import Answer, Item, ServiceError
+from serving._lifecycle import Lifecycle
+from serving._model_client import ModelClient, address_of
+from serving._native import Decoding, Prompt, Slots, native_asked, reply
+from serving._native_document import OPERATIONS, VERSION
+from serving._observing import Observers, observers_from, show_metrics
+from serving._openai_requests import Limits
+from serving._openai_routes import build_app
+from serving._openapi import describe
+from serving._request_log import log_as_json
+from serving._service_settings import ServiceSettings
+from serving._student_service import check_student, open_student
+from serving._warm_up import warm_up
 from serving.completion import Request
 from serving.errors import StillhouseError
 from serving.predictor import load
 
-Prompt = Annotated[str, Field(min_length=1)]
+BATCH = 64
+SWITCH_S = 0.0002  # the engine asks for the interpreter at every token; 5 ms is Python's default
+# What BentoML calls its longest latency refuses whoever waits when it guesses that they will be
+# late, and before it has seen a batch it guesses 2 s for each: far above what may ever wait.
+LONGEST_MS = 900_000
+# Until the first byte; deadlines are admission's, and shorter.
+TRAFFIC = {"timeout": 150}
+# BentoML's own figures, log lines and spans have no tenant, no bound and a price on every message;
+# ours (serving/_observing.py) stand in their place.
+QUIET: Any = {
+    "metrics": {"enabled": False},
+    "logging": {"access": {"enabled": False}},
+    "tracing": {"excluded_urls": [".*"]},
+}
+LOOPBACK = {"host": "127.0.0.1"}  # unless BENTOML_HOST or --host says otherwise
+
+ENTRY_LIFE, STUDENT_LIFE, BASELINE_LIFE = Lifecycle(), Lifecycle("model"), Lifecycle("model")
+ENTRY = Entry(ENTRY_LIFE)
 
 
-# Loopback unless BENTOML_HOST says otherwise: there is no key yet that would guard more.
-@bentoml.service(name="stillhouse_baseline", traffic={"timeout": 30}, http={"host": "127.0.0.1"})
-class Baseline:
-    """Answers one prompt by retrieval, with the probability that the answer is good."""
+def settings() -> ServiceSettings:
+    """Of this process; a mistake ends it with one line."""
+    try:
+        return ServiceSettings.from_environment(os.environ)
+    except StillhouseError as error:
+        raise SystemExit(str(error)) from None
+
+
+@cache
+def observers() -> Observers:
+    """Of this process; figures may not be declared twice."""
+    return observers_from(os.environ, "stillhouse")
+
+
+def watch_signals(life: Lifecycle) -> None:
+    """Let a process finish what it does before it stops."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    life.watch_signals(Path(folder) if folder else None)
+
+
+@bentoml.service(name="stillhouse_student", workers=1, traffic=TRAFFIC, **QUIET)
+class Student:
+    """The model; only `Stillhouse` reaches it."""
 
     def __init__(self) -> None:
-        self.predictor = load(Path(os.environ.get("STILLHOUSE_BASELINE", "models/baseline")))
+        log_as_json()
+        sys.setswitchinterval(SWITCH_S)
+        self.work = open_student(settings(), observers().metrics, STUDENT_LIFE.give_up)
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Take requests once the model is warm."""
+        watch_signals(STUDENT_LIFE)
+        await asyncio.to_thread(warm_up, self.work.scheduler)
+        STUDENT_LIFE.mark_ready()
+
+    async def __is_ready__(self) -> bool:
+        """Whether there is a thread that answers."""
+        return self.work.scheduler.alive
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        """End the model's thread."""
+        self.work.scheduler.close()
+        observers().tracing.close()
+
+    @bentoml.api(batchable=True, max_batch_size=BATCH, max_latency_ms=LONGEST_MS)
+    async def generate(self, items: list[Item]) -> list[Answer]:
+        """Answers, one list at a time: lists that wait are joined by BentoML."""
+        observers().metrics.observe_items("student", len(items))
+        return await self.answer_all(items)
+
+    @bentoml.api
+    async def answer(self, items: list[Item]) -> list[Answer]:
+        """Answers, whatever else is under way."""
+        return await self.answer_all(items)
+
+    async def answer_all(self, items: list[Item]) -> list[Answer]:
+        """Answers, with a span of each in the trace that its item names."""
+        answers = await self.work.answer(items)
+        for item, answer in zip(items, answers, strict=True):
+            observers().tracing.record_answer(item, answer)
+        return answers
+
+    @bentoml.api
+    async def stream(self, item: Item) -> AsyncGenerator[str, None]:
+        """An answer as lines of JSON."""
+        with observers().metrics.stream_alive():
+            async for line in self.work.lines(item):
+                yield line
+
+    @bentoml.api
+    async def cancel(self, ids: list[str]) -> bool:
+        """Drop items whose callers left."""
+        self.work.cancel(ids)
+        return True
+
+
+@bentoml.service(name="stillhouse_baseline", workers=1, traffic=TRAFFIC, http=LOOPBACK, **QUIET)
+class Baseline:
+    """Answers by retrieval, with the probability that the answer is good."""
+
+    def __init__(self) -> None:
+        log_as_json()
+        self.predictor = load(settings().baseline)
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Take requests."""
+        watch_signals(BASELINE_LIFE)
+        BASELINE_LIFE.mark_ready()
+
+    @bentoml.api(batchable=True, max_batch_size=BATCH, max_latency_ms=LONGEST_MS)
+    def answer(self, items: list[Item]) -> list[Answer]:
+        """Answers of a list; refusals are in them."""
+        answers = answer_items(self.predictor, items)
+        tell_batch(observers().metrics, answers)
+        return answers
+
+    @bentoml.api
+    async def cancel(self, ids: list[str]) -> bool:  # noqa: ARG002
+        """Nothing: answers take milliseconds."""
+        return True
 
     @bentoml.api(route="/baseline")
     def baseline(
@@ -43,3 +182,119 @@ class Baseline:
         except StillhouseError as error:
             raise InvalidArgument(str(error)) from None
         return {"text": completion.text, "confidence": completion.confidence}
+
+
+LIMITS = Limits(answers=settings().max_answers)
+ROUTES = build_app(ENTRY, LIMITS, openapi=describe(VERSION, OPERATIONS, LIMITS, [MODEL_NAME]))
+ROUTES.routes.insert(0, Route("/metrics", show_metrics(observers)))
+
+
+@bentoml.asgi_app(ROUTES, path="/")
+@bentoml.service(
+    name="stillhouse",
+    workers=1,
+    traffic=TRAFFIC,
+    http=LOOPBACK,
+    runner_probe={"enabled": False},  # its client is what ModelClient avoids; see __is_ready__
+    **QUIET,
+)
+class Stillhouse:
+    """What callers reach: lets them in, asks the models, answers in their protocol."""
+
+    student = bentoml.depends(Student)
+    baseline_service = bentoml.depends(Baseline)
+
+    def __init__(self) -> None:
+        log_as_json()
+        chosen = settings()
+        route, most, calls = ("/generate", BATCH, 1)
+        if chosen.batching == "direct":
+            route, most, calls = ("/answer", 1, chosen.max_queue_items)
+        student = ModelClient(address_of(Student), route, most=most, calls=calls)
+        ENTRY.open(chosen, student, ModelClient(address_of(Baseline), "/answer", most=BATCH))
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Once, before any process starts: one line and no service, where the model is wrong."""
+        try:
+            with chdir(Path(__file__).parent.parent):  # a Bento's, as in the models' processes
+                check_student(settings())
+        except StillhouseError as error:
+            raise SystemExit(str(error)) from None
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Take requests as soon as the models do."""
+        watch_signals(ENTRY_LIFE)
+        self.opening = asyncio.create_task(self._open())
+
+    async def _open(self) -> None:
+        while ENTRY_LIFE.state == "starting":
+            with suppress(ServiceError):  # a model that is not there yet, or not any more
+                if await ENTRY.is_ready():
+                    await ENTRY.warm_up()
+                    ENTRY_LIFE.mark_ready()
+            await asyncio.sleep(0.05)
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """Let the connections go."""
+        self.opening.cancel()
+        await ENTRY.close()
+        observers().tracing.close()
+
+    async def __is_ready__(self) -> bool:
+        """Whether the models answer."""
+        return await ENTRY.is_ready()
+
+    @bentoml.api
+    async def generate(
+        self,
+        prompt: Prompt,
+        ctx: bentoml.Context,
+        context: str | None = None,
+        slots: Slots | None = None,
+        decoding: Decoding = {},  # noqa: B006
+        answers: Annotated[int, Field(ge=1)] = 1,
+    ) -> Any:
+        """The student's answer."""
+        asked = native_asked(prompt, context, slots, decoding, answers)
+        work = ENTRY.generate(asked, ctx.request.scope["state"])
+        return await reply(ctx.request, ctx.response, work)
+
+    @bentoml.api
+    async def baseline(
+        self,
+        prompt: Prompt,
+        ctx: bentoml.Context,
+        context: str | None = None,
+        slots: Slots | None = None,
+    ) -> Any:
+        """The baseline's answer."""
+        item = Item(id=uuid4().hex, prompt=prompt, context=context, slots=slots)
+        return await reply(
+            ctx.request, ctx.response, ENTRY.ask_baseline(item, ctx.request.scope["state"])
+        )
+
+    @bentoml.api
+    async def compare(
+        self,
+        prompt: Prompt,
+        ctx: bentoml.Context,
+        context: str | None = None,
+        slots: Slots | None = None,
+    ) -> Any:
+        """Both answers, how alike they are, and what each took."""
+        item = Item(id=uuid4().hex, prompt=prompt, context=context, slots=slots)
+        asked = native_asked(prompt, context, slots)
+        work = ENTRY.compare(asked, item, ctx.request.scope["state"])
+        return await reply(ctx.request, ctx.response, work)
+
+
+for service, guard, options in (
+    (Stillhouse, guard_entry, {"lifecycle": ENTRY_LIFE, "observers": observers}),
+    (Student, guard_model, {"lifecycle": STUDENT_LIFE}),
+    (Baseline, guard_model, {"lifecycle": BASELINE_LIFE}),
+):
+    cast(Any, service).add_asgi_middleware(guard, **options)

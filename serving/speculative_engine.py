@@ -9,13 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from serving._answering import AGAIN, check_vocabulary
 from serving._prompts import TOKENIZER_NAME, PromptEncoder
 from serving._shots import load_shots
 from serving._speculation import Counts, draft_and_verify
-from serving._transformers_model import load_model
+from serving._transformers_model import find_device, load_model
 from serving.completion import Request
 from serving.contract import Contract, read_contract
 from serving.errors import StillhouseError
@@ -33,7 +31,7 @@ class SpeculativePredictor(TransformersPredictor):
         Raises:
             StillhouseError: a model is missing or does not work, or they share no tokenizer.
         """
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        where = find_device(device)
         self.drafted = read_settings(folder)
         target, draft = folder / "target", folder / "draft"
         check_same_tokens(target, draft)
@@ -70,6 +68,8 @@ class SpeculativePredictor(TransformersPredictor):
             for found in draft_and_verify(*models, prompt, limits, self.counts):
                 for token, logprob in found:
                     yield [(row, token, logprob)]
+                if requests[row].abandoned:
+                    break
 
 
 def read_settings(folder: Path) -> int:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from serving import _generation as generation
-from serving._answering import Answer, TokenPredictor, chances, check_vocabulary
+from serving._answering import Answer, TokenPredictor, chances, check_vocabulary, gone_rows
 from serving._prompts import PromptEncoder
 from serving._shots import Shots, load_shots
-from serving._transformers_model import load_model
+from serving._transformers_model import find_device, load_model
 from serving.completion import Request
 from serving.contract import Contract
 
@@ -29,7 +29,7 @@ class TransformersPredictor(TokenPredictor):
         Raises:
             StillhouseError: the folder, its template, limits or decoding settings do not work.
         """
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        where = find_device(device)
         model, ends = load_model(folder, contract, where)
         prompts = PromptEncoder(folder, contract.prompt_template)
         check_vocabulary(folder, prompts, model.config.vocab_size)
@@ -82,16 +82,21 @@ class TransformersPredictor(TokenPredictor):
         rows = list(zip(tokens, logprobs, strict=True))
         return [rows[start : start + count] for start in range(0, len(rows), count)]
 
-    def one_by_one(self, prompt: list[int], request: Request) -> Iterator[int]:
-        """The tokens of a greedy answer or of one sample as they are made."""
+    def one_by_one(self, prompt: list[int], request: Request) -> Iterator[tuple[int, float]]:
+        """Token and log-probability [nats], one by one, of a greedy answer or of one sample."""
         for step in self._steps([prompt], [request], 1):
-            yield step[0][1]
+            yield step[0][1:]
 
     def _steps(
         self, prompts: Sequence[list[int]], requests: Sequence[Request], count: int
     ) -> Iterator[list[tuple[int, int, float]]]:
         return generation.steps(
-            self.model, self.ends, self.decoding, prompts, self._chances(requests, count)
+            self.model,
+            self.ends,
+            self.decoding,
+            prompts,
+            self._chances(requests, count),
+            gone_rows(requests, count),
         )
 
     def _chances(self, requests: Sequence[Request], count: int) -> Tensor | None:

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from serving._quantized_embedding import quantize_embeddings, tied_head
-from serving._transformers_model import BITSANDBYTES_PRODUCTS
+from serving._transformers_model import BITSANDBYTES_PRODUCTS, keep_odd_layers_as_stored
 from stages._params.quantize import Variant
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,6 +50,7 @@ def quantize_model(model: Any, variant: Variant) -> Any:
     for name, layer in list(model.named_modules()):
         if name not in kept and (type(layer) is nn.Linear or isinstance(layer, Conv1D)):
             model.set_submodule(name, _packed(layer, variant))
+    keep_odd_layers_as_stored(model)
     if embeddings_in_int8(variant):
         quantize_embeddings(model, dtype)
     model.config.quantization_config = _library_config(variant, kept)

@@ -44,6 +44,17 @@ PROBES = (48, 7)  # lengths of the texts that both models are asked [tokens]
 TOLERANCE = 1e-3  # largest difference of a log-probability [nats]; float32 sums differ by 1e-5
 TOKENIZER_FILES = (TOKENIZER_NAME, "tokenizer_config.json", "special_tokens_map.json")
 
+# What a token costs in memory follows from these (serving/_token_budget.py); transformers' names.
+SHAPE = (
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_size",
+    "intermediate_size",
+    "n_inner",
+)
+
 
 def convert(source: Path, target: Path, compute_type: str) -> dict[str, Any]:
     """Write the model of folder `source` to `target`, without a contract; returns what was written.
@@ -119,6 +130,9 @@ def _build_spec(model: Any, ends: frozenset[int]) -> Any:
     spec.config.layer_norm_epsilon = epsilon
     spec.config.add_attribute("end_token_ids", sorted(ends))
     spec.config.add_attribute("max_positions", config.max_position_embeddings)
+    for name in SHAPE:
+        if isinstance(value := getattr(config, name, None), int):
+            spec.config.add_attribute(name, value)
     spec.validate()
     return spec
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from serving.errors import StillhouseError
+from serving._transformers_model import find_device
 from stages._muon import Muon
 from stages._params import Training
 
@@ -73,9 +73,7 @@ def make_accelerator(device: str, precision: str) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StillhouseError('run.device is cuda, and torch finds none here. Set it to "auto".')
-    cpu = device == "cpu" or not torch.cuda.is_available()
+    cpu = find_device(device).type == "cpu"
     if precision == "auto":
         precision = "bf16" if has_bf16(cpu) else "fp32"
     mixed = "bf16" if precision == "bf16" else "no"

@@ -3,7 +3,7 @@
 Imports torch and transformers; the stage imports it when it runs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,14 +12,11 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from serving._prompts import PromptEncoder, true_size
 from serving._shots import Shots, load_shots
-from serving._transformers_model import load_model
+from serving._transformers_model import find_device, load_model
 from serving.completion import Request
 from serving.contract import Contract, read_contract, write_contract
-from serving.errors import StillhouseError
 from serving.transformers_engine import TransformersPredictor
 from stages._agreement import agreement, read_student
 from stages._divergences import TopK
@@ -27,6 +24,7 @@ from stages._params.quantize import Variant
 from stages._recovery import cut, recover
 from stages._roundtrip import answer_tokens
 from stages._sequences import TrainingSequence, encode_examples
+from stages._value_noise import invent_values
 
 MEASURED = 256  # training sequences that say which parts of a student matter
 
@@ -61,7 +59,7 @@ class PlainStudent:
         Raises:
             StillhouseError: the folder cannot be loaded, or there is no such device.
         """
-        model, ends = load_model(folder, contract, _find_device(device))
+        model, ends = load_model(folder, contract, find_device(device))
         prompts = PromptEncoder(folder, contract.prompt_template)
         shots = load_shots(folder, contract)
         predictor = TransformersPredictor.around(model, ends, prompts, contract, shots)
@@ -88,13 +86,15 @@ class PlainStudent:
         return agreement(model, self.distributions, self.sequences, self.vocabulary)
 
     def changed(
-        self, variant: Variant, train: Sequence[Mapping[str, Any]], seed: int
+        self, variant: Variant, train: Sequence[dict[str, Any]], seed: int
     ) -> tuple[Any, dict[str, Any] | None]:
         """A copy, cut and recovered where the variant asks for it, and the recovery's report."""
         if variant.prune is None and variant.recovery is None:
             return deepcopy(self.model), None
         # Which end token it is does not matter: it marks a position and is never read.
         end, positions = min(self.ends), self.model.config.max_position_embeddings
+        if variant.recovery is not None:
+            train = invent_values(train, variant.recovery.value_noise, seed)
         texts = encode_examples(train, self.prompts, end, positions)
         if variant.prune is None:
             made = deepcopy(self.model)
@@ -107,7 +107,7 @@ class PlainStudent:
 
     @contextmanager
     def folder_of(
-        self, variant: Variant, source: Path, train: Sequence[Mapping[str, Any]], seed: int
+        self, variant: Variant, source: Path, train: Sequence[dict[str, Any]], seed: int
     ) -> Iterator[tuple[Path, dict[str, Any] | None]]:
         """A folder to convert, of the student itself or of what `changed` makes, and the report."""
         if variant.prune is None and variant.recovery is None:
@@ -123,12 +123,3 @@ class PlainStudent:
             model.save_pretrained(folder)
             write_contract(folder, self.contract)
             yield folder, report
-
-
-def _find_device(name: str) -> torch.device:
-    found = torch.cuda.is_available()
-    if name == "cuda" and not found:
-        raise StillhouseError(
-            "run.device is cuda, and torch finds no CUDA device here. Set it to auto or cpu."
-        )
-    return torch.device("cuda" if found and name != "cpu" else "cpu")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from serving._prompts import PromptEncoder
 from serving._shots import build_shots
+from serving._transformers_model import find_device
 from serving.completion import Completion, Request
 from serving.slots import SlotSchema
 from serving.transformers_engine import TransformersPredictor
@@ -35,8 +34,7 @@ def choose_for_model(
     schema = SlotSchema.from_dict(task.slot_schema) if task.slot_schema else None
     base = _pretrained.resolve(pretrained, params.run.offline)
     shots = build_shots(task.train, schema, 0)
-    cuda = params.run.device != "cpu" and torch.cuda.is_available()
-    model = start.make().to("cuda" if cuda else "cpu").eval()
+    model = start.make().to(find_device(params.run.device)).eval()
     contract = learning.make_contract(
         start, task, params.teacher.generation, params_hash(params, "teacher")
     )

@@ -15,6 +15,7 @@ This module moves messages and knows nothing of MLflow; stages/_tracking gives t
 
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -175,7 +176,12 @@ def _answer(conversation: Conversation, request: Message) -> Message:
         return {"error": one_line(error)}
 
 
+# Of user:password@ in an address, as MLFLOW_TRACKING_URI may have it.
+PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s/@]*@")
+
+
 def one_line(error: BaseException) -> str:
-    """What went wrong in one line of at most 300 characters."""
+    """What went wrong in one line of at most 300 characters, without the passwords of addresses."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = PASSWORD.sub(r"\1***@", text)
     return text if len(text) <= 300 else f"{text[:299]}…"

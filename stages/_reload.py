@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from serving.contract import read_contract
 from serving.errors import StillhouseError
 from serving.transformers_engine import TransformersPredictor
@@ -34,10 +32,6 @@ def reload(
             f"{folder} was expected to hold a model for engine transformers, found engine "
             f"{contract.engine!r}. Run the stage that makes this model again."
         )
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StillhouseError(
-            "run.device is cuda, but torch finds no CUDA device here. Set it to auto or cpu."
-        )
     if decoding is not None:
         contract = replace(contract, decoding=dict(decoding))
-    return TransformersPredictor(folder, contract, None if device == "auto" else device)
+    return TransformersPredictor(folder, contract, device)

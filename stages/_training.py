@@ -281,8 +281,7 @@ class _Run:
         facts = _resuming.load_step(self.scratch, tensors)
         if facts is None:
             return 0
-        for name in KEPT:
-            setattr(self.state, name, facts[name])
+        vars(self.state).update({name: facts[name] for name in KEPT})
         self.sums = torch.tensor(facts["sums"])
         if _checkpoint.is_main():
             sys.stderr.write(f"{self.label}: goes on from step {facts['step']} of {self.steps}\n")

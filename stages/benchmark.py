@@ -15,6 +15,9 @@ hourly price / 3600 * 1000 / (requests per second at the best batch size): a mac
 A product of fixed size is timed before and after, here and not in the worker, so that a machine
 which was busy for a part of the time shows: then `machine.noisy` is true. One that was busy all the
 time shows in the rate itself and in `machine.load_before` (runnable processes, one-minute mean).
+
+A model behind an endpoint is measured only where `benchmark.paid_endpoint` allows it; else its
+report says `not_measured`, and select goes on without its figures.
 """
 
 import json
@@ -34,7 +37,7 @@ from stages import _benchmark_worker as worker
 from stages import _io
 from stages._benchmark_machine import describe_processor, measure_machine
 from stages._params import Params
-from stages._stage import run_stage
+from stages._stage import print_line, run_stage
 
 PREPARED = Path("data/prepared")
 REPORTS = Path("reports/benchmark")
@@ -46,11 +49,11 @@ def benchmark(params: Params, inputs: dict[str, Path], outputs: dict[str, Path])
     """Measure on every device that counts; returns the report, which is the first device's.
 
     Raises:
-        StillhouseError: a paid endpoint that params do not allow, CUDA asked for where there is
-            none, or a folder that its worker cannot load.
+        StillhouseError: CUDA asked for where there is none, or a folder that nothing can load.
     """
     contract = read_contract(inputs["model"], check_files=False)  # the worker checks them
-    _check_endpoint(contract, params)
+    if contract.engine == "endpoint" and not params.benchmark.paid_endpoint:
+        return _leave_out(contract, inputs["model"], outputs["report"])
     examples = _io.read_jsonl(inputs["calibration"])
     requests = draw_requests(examples, params.benchmark.prompts, params.seed)
     by_device: dict[str, dict[str, Any]] = {}
@@ -74,12 +77,13 @@ def benchmark(params: Params, inputs: dict[str, Path], outputs: dict[str, Path])
     return {name: value for name, value in report.items() if name != "by_device"}
 
 
-def _check_endpoint(contract: Contract, params: Params) -> None:
-    if contract.engine == "endpoint" and not params.benchmark.paid_endpoint:
-        raise StillhouseError(
-            "this candidate is behind an endpoint, and every request costs money. "
-            "Set benchmark.paid_endpoint to true, or take the candidate out of answer.candidates."
-        )
+def _leave_out(contract: Contract, model: Path, path: Path) -> dict[str, Any]:
+    """The report of a candidate that every request to costs money: no device, no figures."""
+    reason = "every request to an endpoint costs money; benchmark.paid_endpoint: true allows it"
+    report = {"not_measured": reason, "engine": contract.engine, "model_sha256": digest(model)}
+    _io.write_json(path, report)
+    print_line(f"not measured: {reason}")
+    return {}
 
 
 def draw_requests(examples: Sequence[dict[str, Any]], count: int, seed: int) -> list[list[Any]]:

@@ -48,7 +48,14 @@ from stages._scores import (
 from stages._stage import print_line, run_stage
 
 SLOTS = "slot_error_rate"
-TAKEN = {"teacher", "kd_gain", "kd_gain_slot_error_rate", "student_to_teacher", "steps", "fair"}
+TAKEN = {
+    "teacher",
+    "kd_gain",
+    "kd_gain_slot_error_rate",
+    "student_to_teacher",
+    "steps",
+    "not_shared",
+}
 TAKEN |= {"verdict", "reason", "labels"}  # keys of ladder.json beside the rungs
 INPUTS = {
     "evaluate": Path("reports/evaluate"),
@@ -226,7 +233,7 @@ def _verdict(report: Mapping[str, Any], trained: Mapping[str, Sequence[Report]])
         errors = f"{student[SLOTS]['score']:.3f} against {control[SLOTS]['score']:.3f}"
         reason += f" with {errors} errors per slot"
     ending = explain(verdict, violations)
-    return {"fair": violations, "verdict": verdict, "reason": f"{reason}, {ending}."}
+    return {"not_shared": violations, "verdict": verdict, "reason": f"{reason}, {ending}."}
 
 
 def _count_labels(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from serving.completion import Request
 from serving.contract import Contract, digest, read_contract, write_contract
 from serving.errors import StillhouseError
 from stages import _io
-from stages._coverage import measure_coverage, require_coverage, weight_bytes
+from stages._coverage import float32_bytes, measure_coverage, require_coverage, weight_bytes
 from stages._params import Params, params_hash
 from stages._params.quantize import Variant
 from stages._roundtrip import answer_afresh, requests_of, require_identical, share_identical
@@ -211,8 +211,8 @@ def finish(task: Task, folder: Path, facts: dict[str, Any]) -> None:
 
 
 def describe(task: Task, folder: Path) -> dict[str, Any]:
-    """What was made, and its weight files' size against the student's [bytes]."""
-    before, after = weight_bytes(task.source), weight_bytes(folder)
+    """What was made, and its weight files' size against the student's in float32 [bytes]."""
+    before, after = float32_bytes(task.source), weight_bytes(folder)
     return {
         "engine": task.variant.engine,
         "scheme": task.variant.scheme,

@@ -20,7 +20,7 @@ from serving.contract import digest, read_contract
 from serving.errors import StillhouseError
 from stages import _io
 from stages._comparison import as_markdown, describe, describe_api, with_costs
-from stages._coverage import weight_bytes
+from stages._coverage import float32_bytes, weight_bytes
 from stages._decision import SCORES, Decision, decide, describe_gates
 from stages._gates import Gate
 from stages._params import Params
@@ -160,9 +160,9 @@ def read_benchmarks(folder: Path) -> dict[str, dict[str, Report]]:
 
 
 def size_ratio(params: Params, name: str) -> float | None:
-    """Bytes of a variant's weight files over the student's."""
-    ours, theirs = (weight_bytes(params.answer.folder(n)) for n in (name, REFERENCE))
-    return ours / theirs if theirs else None
+    """Bytes of a variant's weight files over those of the student in float32."""
+    float32 = float32_bytes(params.answer.folder(REFERENCE))
+    return weight_bytes(params.answer.folder(name)) / float32 if float32 else None
 
 
 def check_digests(

@@ -21,6 +21,7 @@ from stages import _io
 from stages._params import check_params
 from stages.baseline import baseline
 from stages.benchmark import benchmark, choose_devices, draw_requests
+from stages.select import read_benchmarks
 
 TINY = {"prompts": 3, "seconds": 0.02, "batch_sizes": [1, 4], "kinds_batch": 2}
 PARAMS = check_params(
@@ -146,11 +147,14 @@ def test_a_tampered_model_is_told_and_nothing_is_written(prepared, tmp_path):
     assert not outputs["report"].exists()
 
 
-def test_an_endpoint_costs_money_and_is_refused(prepared, tmp_path):
+def test_an_endpoint_costs_money_and_is_left_out_unless_allowed(prepared, tmp_path):
     folder = write_model(tmp_path / "endpoint", engine="endpoint")
     inputs, outputs = paths(prepared[0], folder)
-    with pytest.raises(StillhouseError, match=r"costs money\. Set benchmark\.paid_endpoint"):
-        benchmark(PARAMS, inputs, outputs)
+    assert benchmark(PARAMS, inputs, outputs) == {}
+    report = json.loads(outputs["report"].read_text())
+    assert "costs money" in report["not_measured"] and "device" not in report
+    found = read_benchmarks(outputs["report"].parent)
+    assert "endpoint" not in found, "select goes on without it"
 
 
 def test_cuda_is_measured_beside_the_cpu_or_alone():

@@ -5,23 +5,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import SCHEMA
 
-from serving._decoding import Decoding, cut_batches, fewest_slot_errors
+from serving._decoding import Decoding, cut_batches
 from serving.errors import StillhouseError
-from serving.slots import SlotSchema, parse_record
-
-
-def test_slot_errors_choose_among_answers():
-    schema = SlotSchema.from_dict(SCHEMA)
-    record = parse_record("name[The Eagle], food[fish], dogs[no]")
-    texts = [
-        "The Eagle serves fish.",
-        "The Eagle serves fish and dogs must stay outside.",
-        "At The Eagle you get fish; dogs must stay outside.",
-    ]
-    assert fewest_slot_errors(texts, record, schema) == 1
-    assert fewest_slot_errors(texts, None, schema) == 0
 
 
 @given(

@@ -16,6 +16,7 @@ from endpoint_server import (
     told,
 )
 
+from serving import endpoint_engine
 from serving._endpoint_account import Usage
 from serving._endpoint_answers import hide
 from serving.completion import Request
@@ -207,15 +208,20 @@ def set_after_first(predictor, event):
     event.set()
 
 
-def test_a_caller_that_breaks_off_cancels_the_rest(predictor_on):
+def test_a_caller_that_breaks_off_cancels_the_rest(predictor_on, monkeypatch):
+    release, cancel = Event(), endpoint_engine._cancel
+
+    def cancel_then_release(*given):
+        cancel(*given)
+        release.set()
+
     with endpoint_server() as server:
         predictor = predictor_on(server, concurrency=1)
-        release = Event()
         server.replies["Say: second"] = replace(answers("x"), hold=release)
         requests = [Request("first"), Request("second"), Request("never")]
         each = predictor.answer_each(requests)
         next(each)
-        Thread(target=release.set).start()
+        monkeypatch.setattr(endpoint_engine, "_cancel", cancel_then_release)
         each.close()
     assert len(server.seen) <= 2
 

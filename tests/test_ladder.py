@@ -142,11 +142,11 @@ def test_a_win_on_one_seed_is_no_claim(tmp_path):
 def test_an_unfair_control_is_named(tmp_path):
     report = run(tmp_path, {"student": 0, "control": 40}, control={"steps": 50, "init": "scratch"})
     assert report["verdict"] == "won_unfairly"
-    assert report["fair"] == [
+    assert report["not_shared"] == [
         "initialisation: student prune, control scratch",
         "steps: student 100, control 50",
     ]
-    assert report["fair"][1] in report["reason"]
+    assert report["not_shared"][1] in report["reason"]
 
 
 def test_equal_answers_show_no_gain(tmp_path):

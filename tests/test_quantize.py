@@ -15,6 +15,7 @@ from serving.predictor import load
 from stages import _io
 from stages._params import check_params
 from stages._roundtrip import answer_afresh, require_identical, share_identical
+from stages.answer import count_parameters
 from stages.quantize import quantize
 
 DECODING = {"max_new_tokens": 12, "answers": 2}
@@ -66,7 +67,7 @@ def test_the_report_says_what_was_made_and_how_near_it_is(prepared, made):
     assert report["agreement"]["top1_agreement"] > 0.8
     assert 0.0 < report["agreement"]["mean_kl_nats"] < 0.1
     size = (folder / "model.safetensors").stat().st_size
-    before = (prepared / "student/model.safetensors").stat().st_size
+    before = 4 * count_parameters(prepared / "student")  # in float32, whatever it is stored in
     assert report["bytes"] == {"before": before, "after": size, "ratio": size / before}
     skipped = report["coverage"]["skipped"]
     assert "transformer.ln_f" in skipped
@@ -104,7 +105,7 @@ def test_a_device_that_is_not_there_is_told(prepared, tmp_path):
     params = check_params({"run": {"device": "cuda"}}, Path("params.yaml"))
     inputs = {"student": prepared / "student", "teacher": prepared / "student"}
     inputs |= {f"{s}.jsonl": prepared / f"{s}.jsonl" for s in ("train", "validation")}
-    with pytest.raises(StillhouseError, match=r"run\.device is cuda, and torch finds no CUDA"):
+    with pytest.raises(StillhouseError, match="cuda was asked for, and torch finds no CUDA"):
         quantize(params, inputs, {"model": tmp_path / "int8", "reports": tmp_path})
 
 
@@ -201,4 +202,4 @@ def test_a_student_drafts_what_the_teacher_answers(prepared, tmp_path):
     report, folder = make(prepared, tmp_path, engine="speculative", scheme="float32")
     assert read_contract(folder).engine == "speculative"
     assert report["round_trip"] == {"prompts": 4, "identical": True, "with": "the teacher alone"}
-    assert report["bytes"]["ratio"] == pytest.approx(2.0, rel=0.01)  # here teacher and student
+    assert report["bytes"]["ratio"] == pytest.approx(2.0, rel=0.05)  # here teacher and student

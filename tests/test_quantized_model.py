@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import write_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from serving._transformers_model import load_model
+from serving._transformers_model import keep_odd_layers_as_stored, load_model
 from serving.completion import Request
 from serving.contract import read_contract
 from serving.errors import StillhouseError
@@ -108,6 +108,23 @@ def test_a_head_of_its_own_is_packed_as_a_layer(folders, tmp_path):
     quantization = {"dtype": "float32", "embeddings": "int8"}
     contract = replace(read_contract(folders["qwen2"]), quantization=quantization)
     assert torch.equal(logits(load_model(tmp_path / "out", contract, CPU)[0]), logits(model))
+
+
+def layer_of_4_bits(inputs, outputs):
+    layer = bitsandbytes.nn.Linear4bit(inputs, outputs, bias=False, quant_type="nf4").to("cpu")
+    layer.support_avx512bf16_for_cpu = True  # as on a processor that has it
+    return layer.eval()
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "packs"), [(64, 32, 1), (96, 64, 0), (64, 48, 0)])
+def test_a_layer_that_cannot_be_packed_for_avx512_stays_as_stored(inputs, outputs, packs):
+    layer = layer_of_4_bits(inputs, outputs)
+    keep_odd_layers_as_stored(torch.nn.Sequential(layer))
+    assert layer.support_avx512bf16_for_cpu == bool(packs)
+    if not packs:  # the library's own packing fails on this shape
+        with pytest.raises((AssertionError, RuntimeError)):
+            layer_of_4_bits(inputs, outputs)(torch.ones(1, inputs))
+        assert layer(torch.ones(1, inputs)).isfinite().all()
 
 
 @pytest.mark.parametrize(("scheme", "most"), [("int8", 0.30), ("nf4", 0.20), ("bf16", 0.51)])

@@ -5,15 +5,22 @@ from copy import deepcopy
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
+from tiny_models import write_model
 from tiny_training import VOCABULARY, make, rows
+from toy import example
 
+from serving.completion import Request
+from serving.contract import read_contract
 from serving.errors import StillhouseError
 from stages._agreement import agreement, read_student
 from stages._bitsandbytes import quantize_model
 from stages._params.quantize import Pruning, Recovery, Variant
+from stages._plain_student import PlainStudent
 from stages._recovery import cut, recover, rounded_names, rounded_weights
 
 LAYERS = 2
+FIRST = ("Red", "Old", "Tall", "Blue", "Wild", "Calm", "Cold", "Warm", "Long", "High", "Low")
+SECOND = ("Mill", "Fox", "Hare", "Inn", "Oak", "Well", "Barn", "Rook", "Crow", "Hill", "Lake")
 
 
 def rounded(model, **settings):
@@ -110,3 +117,16 @@ def test_agreement_with_oneself_is_whole():
     assert found["top1_agreement"] == 1.0
     assert found["mean_kl_nats"] == pytest.approx(0.0, abs=1e-5)
     assert found["tokens"] == sum(len(sequence.answer) for sequence in sequences)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_recovery_learns_from_made_up_values_where_it_is_asked_to(tmp_path, noise):
+    names = [f"The {first} {second}" for first in FIRST for second in SECOND]
+    examples = [example(name, "fish", "no") for name in names]
+    write_model(tmp_path, decoding={"max_new_tokens": 4})
+    student = PlainStudent.read(tmp_path, read_contract(tmp_path), [Request("fish")], "cpu")
+    recovery = Recovery(steps=1, batch_tokens=100_000, value_noise=noise)
+    _, report = student.changed(Variant(scheme="nf4", recovery=recovery), examples, seed=1)
+    plain = [student.prompts.encode_answer(text) for e in examples for text in e["references"]]
+    unchanged = report["training_tokens"] == sum(map(len, plain)) + len(plain)  # with their ends
+    assert unchanged == (noise == 0.0)

@@ -188,7 +188,7 @@ def test_nothing_to_learn_from_and_labels_without_a_teacher_are_refused(tmp_path
 def test_cuda_that_is_asked_for_and_not_there_is_one_line():
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    with pytest.raises(StillhouseError, match="torch finds none"):
+    with pytest.raises(StillhouseError, match="torch finds no CUDA device here"):
         make_accelerator("cuda", "fp32")
 
 

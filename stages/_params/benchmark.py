@@ -45,4 +45,4 @@ class Benchmark(Section):
     max_machine_change: Share = 0.1
     """The run is flagged as noisy where a fixed product got faster or slower by more than this."""
     paid_endpoint: bool = False
-    """True allows a candidate behind an endpoint, which costs money for every request."""
+    """True measures a candidate behind an endpoint, which costs money for every request."""

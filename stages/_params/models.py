@@ -76,8 +76,9 @@ class Generation(Section):
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     """`sample` draws from the likeliest tokens that together reach this probability."""
     answers: int = Field(1, ge=1)
-    """Answers that compete for each prompt [count]; with slots the fewest slot errors win. Under
-    greedy only where its own answer has slot errors: that and as many beams."""
+    """Answers that compete for each prompt [count]; an answer that ended beats one cut off, then
+    the fewest slot errors win. Under greedy, with a slot schema, only where its own answer was cut
+    off or has slot errors: that and as many beams."""
     max_new_tokens: int = Field(160, ge=1)
     """Longest answer [tokens], end token included."""
 

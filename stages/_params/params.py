@@ -13,6 +13,7 @@ from stages._params.detectors import Detectors
 from stages._params.distill import Distill
 from stages._params.evaluation import Answer, Evaluate, Ladder
 from stages._params.label import Label
+from stages._params.package import Package
 from stages._params.prepare import Prepare
 from stages._params.quantize import Quantize
 from stages._params.select import Select
@@ -48,6 +49,7 @@ class Params(Section):
     ladder: Ladder = Ladder()
     benchmark: Benchmark = Benchmark()
     select: Select = Select()
+    package: Package = Package()
 
     @model_validator(mode="after")
     def _slots_have_a_schema(self) -> "Params":

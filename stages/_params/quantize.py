@@ -66,6 +66,9 @@ class Recovery(Section):
     """Tokens of a step, padding included [count]."""
     learning_rate: float = Field(1e-3, gt=0.0)
     """Peak learning rate; falls along a cosine. For small students; large ones need far less."""
+    value_noise: Share = 0.0
+    """Share of the references' copied slot values that are made up, so that copying, which rounding
+    hurts most, is trained back too (as `training.value_noise`)."""
 
 
 class Variant(Section):

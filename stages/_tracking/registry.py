@@ -6,7 +6,6 @@ the lineage. Everything written here can be written again from releases/.
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +46,7 @@ def open_registry(root: Path) -> Iterator[Registry]:
         registry = _open(prepare_store(root))
     except Exception as error:  # whatever it is, one line says so
         raise StillhouseError(
-            f"the registry in {shown_uri(root)} cannot be opened: {_told(error)}"
+            f"the registry in {shown_uri(root)} cannot be opened: {one_line(error)}"
         ) from None
     from mlflow.exceptions import MlflowException
 
@@ -55,7 +54,7 @@ def open_registry(root: Path) -> Iterator[Registry]:
         yield registry
     except MlflowException as error:
         raise StillhouseError(
-            f"the registry in {shown_uri(root)} failed: {_told(error)}. Run the same command "
+            f"the registry in {shown_uri(root)} failed: {one_line(error)}. Run the same command "
             f"again when it is back; it goes on where it stopped."
         ) from None
 
@@ -99,11 +98,6 @@ def set_aliases(registry: Registry, roles: Mapping[str, str | None]) -> dict[str
         elif alias in there:
             registry.client.delete_registered_model_alias(registry.model, alias)
     return versions
-
-
-def _told(error: Exception) -> str:
-    """One line without the password of a store's address, which MLflow repeats in its messages."""
-    return one_line(Exception(re.sub(r"(://[^\s:/@]*):[^\s/@]+@", r"\1:***@", str(error))))
 
 
 def _open(store: Store) -> Registry:

@@ -1,0 +1,87 @@
+"""What stands in front of the routes, outermost first: one place that says who comes after whom.
+
+Entry: lifecycle's gate → one line of log, figures and span per request → admission → bodies.
+A model's process: lifecycle's gate → no pickle, which BentoML would load (_bentoml_impl/serde.py)
+from whoever reaches its socket, or its port where there are no sockets (BENTOML_NO_UDS).
+"""
+
+import os
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving._admission import Admission, AdmissionSettings
+from serving._exchange import Rendered
+from serving._items import ServiceError
+from serving._keys import open_keyring
+from serving._lifecycle import Lifecycle
+from serving._native import CheckNativeBodies
+from serving._observing import ObserveRequests, Observers
+from serving._openai_errors import error_response
+from serving._probes import LifecycleGate
+from serving._queue_bound import QueueBound
+from serving._rates import open_rates
+from serving._service_settings import ServiceSettings
+
+PICKLE = "application/vnd.bentoml+pickle"
+
+
+def guard_entry(app: ASGIApp, lifecycle: Lifecycle, observers: Callable[[], Observers]) -> ASGIApp:
+    """All that a request passes on its way to a route; called when the server starts.
+
+    Raises:
+        StillhouseError: settings, keys or the store of the rates are wrong.
+    """
+    settings = ServiceSettings.from_environment(os.environ)
+    admission = Admission(
+        CheckNativeBodies(app),
+        settings=limits_of(settings),
+        keyring=open_keyring(os.environ),
+        rates=open_rates(settings.rates, settings.rates_ca),
+        bound=QueueBound(settings.max_queue_items, settings.max_queue_tokens),
+        render=_render,
+        check_open=lifecycle.check_open,
+    )
+    return LifecycleGate(ObserveRequests(admission, observers), lifecycle)
+
+
+def limits_of(settings: ServiceSettings) -> AdmissionSettings:
+    """Of every request; a caller may ask for less time than the deadline, and never for more."""
+    return AdmissionSettings(
+        max_body_bytes=settings.max_body_bytes,
+        timeout_s=settings.deadline_s,
+        max_timeout_s=settings.deadline_s,
+    )
+
+
+def guard_model(app: ASGIApp, lifecycle: Lifecycle) -> ASGIApp:
+    """What stands before a model's routes."""
+    return LifecycleGate(RefusePickle(app), lifecycle)
+
+
+class RefusePickle:
+    """Answers 415 to a pickled body, before anybody reads it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is no pickle."""
+        app = self.app
+        if scope["type"] == "http":
+            kind = Headers(scope=scope).get("content-type", "")
+            if kind.partition(";")[0].strip().lower() == PICKLE:
+                app = PlainTextResponse("send JSON\n", 415)
+        await app(scope, receive, send)
+
+
+def _render(error: ServiceError, _path: str) -> Rendered:
+    """The protocol's form at every path; the request's id is admission's to add."""
+    response = error_response(error, "")
+    own = {b"x-request-id", b"content-length"}
+    headers = [header for header in response.raw_headers if header[0] not in own]
+    if error.refusal == "invalid_key":
+        headers.append((b"www-authenticate", b"Bearer"))
+    return Rendered(response.status_code, headers, bytes(response.body))

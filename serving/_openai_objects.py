@@ -1,0 +1,131 @@
+"""The objects of the OpenAI protocol that are sent, and described in the OpenAPI document.
+
+Fields that are not the protocol's are set only where they say something: `dropped_tokens` and
+`dropped_turns` in `usage` when the window's policy dropped any, and beside a choice how sure the
+model was. Which fields are set is what is sent: null where the protocol has null, else nothing.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Reason = Literal["stop", "length"]
+
+
+class Sent(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Usage(Sent):
+    """Tokens of a request; the last two only where something was dropped."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    dropped_tokens: int = 0
+    dropped_turns: int = 0
+
+
+class _Scored(Sent):
+    """How sure the model was, where it can tell."""
+
+    confidence: float | None = None
+    mean_logprob: float | None = None
+    min_logprob: float | None = None
+
+
+class ChatMessage(Sent):
+    """An answer of a chat."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(_Scored):
+    """One of a chat's answers."""
+
+    index: int
+    message: ChatMessage
+    logprobs: None
+    finish_reason: Reason
+
+
+class TextChoice(_Scored):
+    """One of a completion's answers, or a piece of it in a stream."""
+
+    index: int
+    text: str
+    logprobs: None
+    finish_reason: Reason | None
+
+
+class Delta(Sent):
+    """What a chunk adds to a choice."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+
+
+class ChunkChoice(_Scored):
+    """A piece of one of a chat's answers."""
+
+    index: int
+    delta: Delta
+    logprobs: None
+    finish_reason: Reason | None
+
+
+class _Reply(Sent):
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str | None = None
+
+
+class ChatCompletion(_Reply):
+    """The answer of /v1/chat/completions."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class TextCompletion(_Reply):
+    """The answer of /v1/completions."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class ChatCompletionChunk(_Reply):
+    """An event of a chat's stream."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class TextCompletionChunk(_Reply):
+    """An event of a completion's stream."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChoice]
+    usage: Usage | None = None
+
+
+class ModelObject(Sent):
+    """A model in /v1/models."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(Sent):
+    """The answer of /v1/models."""
+
+    object: Literal["list"]
+    data: list[ModelObject]

@@ -1,0 +1,185 @@
+"""A backend's stream as the chunks of the OpenAI protocol.
+
+Every choice ends with a finish reason. Usage always comes: with `stream_options.include_usage` in
+a last chunk without choices, as the protocol has it, and otherwise in the chunk of the last finish
+reason, which the official client reads as well. A choice ends at a stop text, and once all
+choices have ended the backend is not asked for more.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from serving._items import ServiceError
+from serving._openai_errors import as_json
+from serving._openai_objects import (
+    ChatCompletionChunk,
+    ChunkChoice,
+    Delta,
+    Reason,
+    TextChoice,
+    TextCompletionChunk,
+    Usage,
+)
+from serving._openai_requests import Asked
+from serving._openai_responses import (
+    Begun,
+    Ended,
+    Piece,
+    Reply,
+    count_usage,
+    scores,
+)
+from serving._sse import DONE, event
+from serving._stop_texts import StopCutter
+
+Event = Begun | Piece | Ended
+Chunk = ChatCompletionChunk | TextCompletionChunk
+
+
+@dataclass
+class _Open:
+    """A choice on its way."""
+
+    cutter: StopCutter
+    tokens: int = 0
+    over: bool = False
+
+
+async def frames(
+    asked: Asked, reply: Reply, events: AsyncGenerator[Event, None]
+) -> AsyncGenerator[bytes, None]:
+    """The stream's frames, `[DONE]` at its end.
+
+    Raises:
+        ServiceError: the backend's, or what it gave ended without a finish reason.
+    """
+    async with aclosing(_chunks(asked, reply, events)) as chunks:
+        async for chunk in chunks:
+            yield event(as_json(chunk))
+    yield DONE
+
+
+async def _chunks(
+    asked: Asked, reply: Reply, events: AsyncGenerator[Event, None]
+) -> AsyncGenerator[Chunk, None]:
+    """All chunks; the latest end is held back, for usage goes with the last."""
+    made = _Chunks(asked, reply)
+    held: Chunk | None = None
+    async with aclosing(events):  # at once, not when the last chunks are out
+        async for one in events:
+            for chunk in made.chunks(one):
+                if held:
+                    yield held
+                held = chunk if _ends(chunk) else None
+                if not held:
+                    yield chunk
+            if made.over:
+                break
+    if held is None or not made.complete:
+        raise ServiceError("internal", "the answer ended without a finish reason")
+    if not asked.include_usage:
+        held.usage = made.usage()
+    yield held
+    if asked.include_usage:
+        yield made.last()
+
+
+def _ends(chunk: Chunk) -> bool:
+    return any(choice.finish_reason for choice in chunk.choices)
+
+
+class _Chunks:
+    """Makes chunks and counts tokens."""
+
+    def __init__(self, asked: Asked, reply: Reply) -> None:
+        self._asked = asked
+        self._reply = reply
+        self._begun = Begun(0)
+        self._choices: dict[int, _Open] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether every choice that was asked for has ended."""
+        return self.complete and len(self._choices) == len(self._asked.prompts) * (
+            self._asked.answers
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether all choices that began have ended; equal answers may be one."""
+        return all(choice.over for choice in self._choices.values())
+
+    def chunks(self, one: Event) -> list[Chunk]:
+        """Chunks of one event."""
+        if isinstance(one, Begun):
+            self._begun = one
+            return []
+        made = [] if one.index in self._choices else self._open(one.index)
+        choice = self._choices[one.index]
+        if choice.over:
+            return []
+        if isinstance(one, Ended):
+            return made + self._end(one, choice)
+        choice.tokens += one.tokens
+        text, stopped = choice.cutter.add(one.text)
+        made += [self._chunk(one.index, text)] if text else []
+        return made + (self._stop(one.index, choice) if stopped else [])
+
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        made = sum(choice.tokens for choice in self._choices.values())
+        begun = self._begun
+        return count_usage(begun.prompt_tokens, made, begun.dropped_tokens, begun.dropped_turns)
+
+    def last(self) -> Chunk:
+        """The chunk with usage and without choices."""
+        chunk = self._chunk(None)
+        chunk.usage = self.usage()
+        return chunk
+
+    def _open(self, index: int) -> list[Chunk]:
+        self._choices[index] = _Open(StopCutter(self._asked.stop))
+        return [self._chunk(index, role=True)] if self._asked.chat else []
+
+    def _end(self, one: Ended, choice: _Open) -> list[Chunk]:
+        choice.over, choice.tokens = True, one.completion_tokens
+        rest = choice.cutter.finish()
+        end = self._chunk(one.index, reason=one.finish_reason, known=scores(one))
+        return [*([self._chunk(one.index, rest)] if rest else []), end]
+
+    def _stop(self, index: int, choice: _Open) -> list[Chunk]:
+        choice.over = True
+        return [self._chunk(index, reason="stop")]
+
+    def _chunk(
+        self,
+        index: int | None,
+        text: str = "",
+        role: bool = False,
+        reason: Reason | None = None,
+        known: dict[str, float] | None = None,
+    ) -> Chunk:
+        # the protocol has `usage: null` in all chunks but the last where usage is asked for
+        usage: dict[str, None] = {"usage": None} if self._asked.include_usage else {}
+        shared = self._reply.shared(self._asked.chat)
+        if not self._asked.chat:
+            texts = [] if index is None else [_text(index, text, reason, known or {})]
+            return TextCompletionChunk(**shared, object="text_completion", choices=texts, **usage)
+        deltas = [] if index is None else [_delta(index, text, role, reason, known or {})]
+        return ChatCompletionChunk(
+            **shared, object="chat.completion.chunk", choices=deltas, **usage
+        )
+
+
+def _text(index: int, text: str, reason: Reason | None, known: dict[str, float]) -> TextChoice:
+    return TextChoice(index=index, text=text, logprobs=None, finish_reason=reason, **known)
+
+
+def _delta(
+    index: int, text: str, role: bool, reason: Reason | None, known: dict[str, float]
+) -> ChunkChoice:
+    delta = Delta(role="assistant", content=text) if role else Delta(content=text)
+    if reason:
+        delta = Delta()
+    return ChunkChoice(index=index, delta=delta, logprobs=None, finish_reason=reason, **known)

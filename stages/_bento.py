@@ -1,0 +1,298 @@
+"""A Bento from model folders and our serving code: laid out, built, archived, imported again.
+
+BentoML is called as the program it is, in processes of its own: a build imports the service it
+packs, which must be the copy and not what runs here. Every call has a home of its own inside the
+project, no usage tracking, and needs no network.
+
+The same inputs give the same archive, byte by byte: the version follows from what is in it, entries
+are sorted and have no owner, and all times are `EPOCH`, that of creation in bento.yaml included.
+When a Bento was built is in reports/package/run.json.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from serving.contract import digest
+from serving.errors import StillhouseError
+from stages import _io
+
+PYTHON = "3.11"
+STUDENT = "models/student"  # the winner's folder in a Bento, whatever its name is outside
+EPOCH = "1980-01-01T00:00:00+00:00"  # what archives without a time of their own bear by custom
+XZ_PRESET: Final = 0  # weights hardly shrink, and 6, BentoML's own, takes twice the time
+# What the engine transformers needs beyond requirements/base.txt; a test compares with metadata.
+TORCH_PACKAGES = (
+    "accelerate",
+    "annotated-doc",
+    "bitsandbytes",
+    "mpmath",
+    "networkx",
+    "regex",
+    "setuptools",
+    "shellingham",
+    "sympy",
+    "torch",
+    "transformers",
+    "typer",
+)
+PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w,-]+\])?==\S+")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What goes into a Bento."""
+
+    name: str
+    service: str
+    """Where the entry service is: `package.module:Name`."""
+    serving: Path
+    """The folder of our serving code."""
+    student: Path
+    baseline: Path
+    """The two model folders."""
+    requirements: list[str]
+    labels: Mapping[str, str]
+    description: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A Bento that was built, exported, and imported again."""
+
+    tag: str
+    home: Path
+    """BENTOML_HOME that holds nothing but the imported Bento."""
+    folder: Path
+    """Where it lies in there."""
+    seconds: Mapping[str, float]
+    """How long each step took [s]."""
+
+
+def make(parts: Parts, model_sha256: str, path: Path, place: Path) -> Made:
+    """Build a Bento, export it to `path` and import that into a fresh store.
+
+    Args:
+        place: an empty folder for what is in between.
+
+    Raises:
+        StillhouseError: BentoML refuses, or would install other packages than `parts` name.
+    """
+    context, store = place / "context", place / "store"
+    times = [time.monotonic()]
+    lay_out(parts, context)
+    version = version_of(context, model_sha256)
+    built = build(context, place / "build", parts, version)
+    times.append(time.monotonic())
+    archive(built, path)
+    times.append(time.monotonic())
+    tag = f"{parts.name}:{version}"
+    folder = import_archive(path, store, tag)
+    times.append(time.monotonic())
+    names = ("build_s", "archive_s", "import_s")
+    seconds = {n: b - a for n, a, b in zip(names, times[:-1], times[1:], strict=True)}
+    return Made(tag, store, folder, seconds)
+
+
+def read_pins(path: Path) -> dict[str, str]:
+    """Lines of a lock file by the name of their package.
+
+    Raises:
+        StillhouseError: the file is absent, or a line is no exact pin.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise StillhouseError(f'{path} is missing. Run "make lock" to write it.') from None
+    pins = {}
+    for line in filter(None, (line.partition("#")[0].strip() for line in lines)):
+        if not (found := PIN.fullmatch(line)):
+            raise StillhouseError(
+                f'{path}: expected name==version, found "{line}". Run "make lock" to write it.'
+            )
+        pins[found[1].lower()] = line
+    return pins
+
+
+def choose_requirements(engine: str, cuda: bool, locks: Mapping[str, Path]) -> list[str]:
+    """Exact pins of what a Bento needs whose model has `engine`; no torch where it needs none.
+
+    Args:
+        cuda: whether it is to run on CUDA, whose libraries are then pinned too.
+        locks: lock files by name: base, train, gpu.
+
+    Raises:
+        StillhouseError: an engine that no Bento carries, or a package that is in no lock.
+    """
+    pins = read_pins(locks["base"])
+    if engine == "transformers":
+        train = read_pins(locks["train"])
+        if absent := [name for name in TORCH_PACKAGES if name not in train]:
+            raise StillhouseError(
+                f'{locks["train"]} does not pin {", ".join(absent)}. Run "make lock".'
+            )
+        pins |= {name: train[name] for name in TORCH_PACKAGES}
+        if cuda:
+            gpu = read_pins(locks["gpu"])
+            pins |= {name: line for name, line in gpu.items() if name not in train}
+    elif engine != "ctranslate2":
+        raise StillhouseError(
+            f"expected a model of engine ctranslate2 or transformers, found {engine}. "
+            f"Choose another winner; this one cannot be packed."
+        )
+    return [pins[name] for name in sorted(pins)]
+
+
+def lay_out(parts: Parts, context: Path) -> None:
+    """Copy what the Bento is made of to `context`, so that nothing else can get into it."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(parts.serving, context / "serving", ignore=ignored)
+    shutil.copytree(parts.student, context / STUDENT)
+    shutil.copytree(parts.baseline, context / "models/baseline")
+    # what the service asks for the model's folder: the winner on any device is what is here
+    winner = {"folder": STUDENT, "model_sha256": digest(parts.student)}
+    _io.write_json(context / "models/winner.json", {"cpu": winner, "cuda": winner})
+    # BentoML names itself, in the version that builds
+    pins = [line for line in parts.requirements if not line.startswith("bentoml==")]
+    _io.write_text(context / "requirements.txt", "\n".join(pins) + "\n")
+    _io.write_json(context / "bentofile.yaml", _bentofile(parts))  # JSON is YAML
+
+
+def _bentofile(parts: Parts) -> dict[str, object]:
+    return {
+        "service": parts.service,
+        "name": parts.name,
+        "description": parts.description,
+        "labels": dict(parts.labels),
+        "include": ["serving/", "models/"],
+        "python": {"requirements_txt": "requirements.txt", "lock_packages": False},
+        "docker": {"distro": "debian", "python_version": PYTHON},
+    }
+
+
+def version_of(context: Path, model_sha256: str) -> str:
+    """The model's digest, then that of all else: what has the same version has the same bytes."""
+    whole = hashlib.sha256()
+    for path in _sorted(context):
+        if path.is_file():
+            whole.update(f"{_name(path, context)} {_io.sha256_file(path)}\n".encode())
+    return f"{model_sha256[:12]}-{whole.hexdigest()[:8]}"
+
+
+def build(context: Path, home: Path, parts: Parts, version: str) -> Path:
+    """Build the Bento that is laid out in `context` into the fresh `home`; returns its folder.
+
+    Raises:
+        StillhouseError: BentoML refuses, or would install other packages than `parts` name.
+    """
+    home.mkdir(parents=True)
+    _run_bentoml(["build", "--version", version, "--output", "tag", "."], home, context)
+    folder = home / "bentos" / parts.name / version
+    pinned = (folder / "env/python/requirements.txt").read_text(encoding="utf-8").splitlines()
+    if strange := set(parts.requirements) ^ set(filter(None, pinned)):
+        raise StillhouseError(
+            f"the Bento would install other packages than the lock says "
+            f"({', '.join(sorted(strange))}; installed here: bentoml "
+            f"{metadata.version('bentoml')}). Install requirements/train.txt, or run "
+            f'"make lock".'
+        )
+    facts = folder / "bento.yaml"
+    text = facts.read_text(encoding="utf-8")
+    _io.write_text(facts, re.sub(r"(?m)^creation_time: .*$", f"creation_time: '{EPOCH}'", text))
+    return folder
+
+
+def archive(bento: Path, path: Path) -> None:
+    """Write the folder `bento` as `bentoml export` does (tar, xz), yet always the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:xz", preset=XZ_PRESET, format=tarfile.PAX_FORMAT) as tar:
+        for file in _sorted(bento):
+            entry = tarfile.TarInfo(_name(file, bento))
+            if file.is_dir():
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(entry)
+            else:
+                entry.size, entry.mode = file.stat().st_size, 0o644
+                with file.open("rb") as stream:
+                    tar.addfile(entry, stream)
+
+
+def import_archive(path: Path, home: Path, tag: str) -> Path:
+    """Import an exported Bento into the fresh `home`, as who deploys it does; returns its folder.
+
+    Raises:
+        StillhouseError: BentoML refuses it.
+    """
+    home.mkdir(parents=True)
+    _run_bentoml(["import", str(path.resolve())], home, home)
+    return home / "bentos" / Path(*tag.split(":"))
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Environment of a BentoML process whose store is `home` and whose settings are its own.
+
+    Ours that name other models, keys or addresses are left out, and so is the project's own code.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("STILLHOUSE_", "BENTOML_"))
+    }
+    project = Path(__file__).parent.parent
+    places = kept.pop("PYTHONPATH", "").split(os.pathsep)
+    if places := [place for place in places if place and Path(place).resolve() != project]:
+        kept["PYTHONPATH"] = os.pathsep.join(places)
+    return kept | {
+        "BENTOML_HOME": str(home.resolve()),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_NO_LOCAL_URL": "1",  # else a path of this machine may become a requirement
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _run_bentoml(arguments: list[str], home: Path, folder: Path) -> None:
+    """Run a command of BentoML in `folder`."""
+    settings = environment(home)
+    settings["PATH"] = os.pathsep.join([str(_without_uv(home)), settings.get("PATH", "")])
+    command = [sys.executable, "-m", "bentoml", *arguments]
+    done = subprocess.run(  # noqa: S603 - our own words
+        command, cwd=folder, env=settings, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
+        raise StillhouseError(
+            f'"bentoml {arguments[0]}" ended with {done.returncode}: {lines[-1][:300]}. '
+            f"Mend what it names, then run the stage again."
+        )
+
+
+def _without_uv(home: Path) -> Path:
+    """A folder for PATH with a `uv` that does nothing.
+
+    BentoML asks for uv before it looks whether there is anything to lock, and installs it from the
+    network where there is none (_internal/configuration/__init__.py, get_uv_command).
+    """
+    folder = home.resolve().with_name(f"{home.name}-path")
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "uv"
+    program.write_text('#!/bin/sh\necho "our lock is not to be locked again" >&2\nexit 1\n')
+    program.chmod(0o755)
+    return folder
+
+
+def _sorted(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"), key=lambda path: _name(path, folder))
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()

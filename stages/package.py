@@ -1,0 +1,231 @@
+"""Package: the winner, the baseline and the service as a Bento that answers as it was measured.
+
+Reads   models/winner.json and the model folders that it names, models/baseline, serving/,
+        reports/evaluate/ (the winner's scores), data/prepared/calibration.jsonl (golden requests),
+        requirements/ (exact pins)
+Writes  models/bento/cpu.bento, and cuda.bento where there is a winner on CUDA,
+        reports/package/release.json (tag, digests, scores, parity, bytes)
+Run     python -m stages.package
+
+A Bento holds serving/ and two model folders, nothing else; its version follows from what is in it.
+Its archive is imported into a fresh store and served as a process of its own. Golden requests are
+asked there one at a time, and a single answer that is not the predictor's own fails the stage; how
+many agree when clients ask at once is told apart, in run.json, since batches differ from run to
+run. `package.gpu_candidate` builds the CUDA Bento on a machine without CUDA and asks it on the CPU.
+
+    BENTOML_HOME=$PWD/scratch/bentoml bentoml import models/bento/cpu.bento
+    BENTOML_HOME=$PWD/scratch/bentoml bentoml serve stillhouse:latest
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from serving.contract import CONTRACT_NAME, digest, read_contract
+from serving.errors import StillhouseError
+from stages import _bento, _golden, _io
+from stages._golden import Golden
+from stages._params import Params
+from stages._served import served
+from stages._stage import print_line, run_stage
+
+SERVICE, ROUTE = "serving.service:Stillhouse", "/generate"
+INPUTS = {
+    "winner": Path("models/winner.json"),
+    "baseline": Path("models/baseline"),
+    "serving": Path("serving"),
+    "evaluate": Path("reports/evaluate"),
+    "calibration": Path("data/prepared/calibration.jsonl"),
+    "base": Path("requirements/base.txt"),
+    "train": Path("requirements/train.txt"),
+    "gpu": Path("requirements/gpu.txt"),
+}
+OUTPUTS = {"bentos": Path("models/bento"), "report": Path("reports/package/release.json")}
+SCRATCH = Path("scratch/package")  # stays after a failure: serve.log has what the service said
+NAMES = {"cpu": "stillhouse", "cuda": "stillhouse_cuda"}
+
+Device = Literal["cpu", "cuda"]
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be packed for one device."""
+
+    device: Device
+    candidate: str
+    folder: Path
+    sha256: str
+    """Digest of the model that was chosen."""
+
+
+def package(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, Any]:
+    """Build, serve and check a Bento per device; returns seconds and agreement under batching.
+
+    Raises:
+        StillhouseError: what was chosen is not what the folder holds, BentoML refuses, or a served
+            answer is not that of the model folder.
+    """
+    outputs["report"].unlink(missing_ok=True)  # none stays from a run that ended otherwise
+    examples = _io.read_jsonl(inputs["calibration"])
+    golden = _golden.draw(examples, params.package.golden_requests, params.seed)
+    reports: dict[str, Report] = {}
+    metrics: dict[str, Any] = {}
+    with _io.writing_folder(outputs["bentos"]) as folder:
+        for choice in choose(params, inputs["winner"]):
+            path = folder / f"{choice.device}.bento"
+            found = _pack(params, inputs, choice, golden, path)
+            reports[choice.device], metrics[choice.device] = found
+    _io.write_json(outputs["report"], {**reports["cpu"], "bentos": reports})
+    return metrics
+
+
+def choose(params: Params, winner: Path) -> list[Choice]:
+    """What select decided, and `package.gpu_candidate` where it chose nothing for CUDA.
+
+    Raises:
+        StillhouseError: no winner on the CPU, or a folder that is not the chosen model.
+    """
+    winners = _io.read_json(winner)
+    if not winners.get("cpu"):
+        raise StillhouseError(f'{winner} names no winner for the CPU. Run "dvc repro select".')
+    choices = [_chosen("cpu", winners["cpu"])]
+    if winners.get("cuda"):
+        choices.append(_chosen("cuda", winners["cuda"]))
+    elif name := params.package.gpu_candidate:
+        folder = params.answer.folder(name)
+        read_contract(folder)
+        choices.append(Choice("cuda", name, folder, digest(folder)))
+    return choices
+
+
+def _chosen(device: Device, winner: Mapping[str, Any]) -> Choice:
+    folder = Path(winner["folder"])
+    read_contract(folder)
+    if (found := digest(folder)) != winner["model_sha256"]:
+        raise StillhouseError(
+            f"{folder} holds the model {found[:12]}, select chose {winner['model_sha256'][:12]} "
+            f'for {device}. Run "dvc repro select".'
+        )
+    return Choice(device, winner["candidate"], folder, found)
+
+
+def read_scores(folder: Path, choice: Choice) -> dict[str, Any]:
+    """What evaluate measured of the model that is packed, each with interval and signature.
+
+    Raises:
+        StillhouseError: it was not evaluated, or another model was.
+    """
+    report = _io.read_json(folder / f"{choice.candidate}.json")
+    if (found := report["model"].get("sha256")) != choice.sha256:
+        raise StillhouseError(
+            f"{choice.candidate} was evaluated as {str(found)[:12]}, its folder holds "
+            f'{choice.sha256[:12]}. Run "dvc repro evaluate".'
+        )
+    return {n: v for n, v in report.items() if isinstance(v, Mapping) and "score" in v}
+
+
+def describe(inputs: Mapping[str, Path], choice: Choice) -> _bento.Parts:
+    """What goes into the Bento of one device."""
+    engine = read_contract(choice.folder, check_files=False).engine
+    read_contract(inputs["baseline"])
+    return _bento.Parts(
+        name=NAMES[choice.device],
+        service=SERVICE,
+        serving=inputs["serving"],
+        student=choice.folder,
+        baseline=inputs["baseline"],
+        requirements=_bento.choose_requirements(engine, choice.device == "cuda", inputs),
+        labels={
+            "candidate": choice.candidate,
+            "engine": engine,
+            "model_sha256": choice.sha256,
+            "baseline_sha256": digest(inputs["baseline"]),
+        },
+        description=(
+            f"# {NAMES[choice.device]}\n\nStillhouse's student ({choice.candidate}, engine "
+            f"{engine}) and its baseline. `bentoml serve {NAMES[choice.device]}:latest` answers on "
+            f"loopback.\n"
+        ),
+    )
+
+
+def _pack(
+    params: Params, inputs: Mapping[str, Path], choice: Choice, golden: Sequence[Golden], path: Path
+) -> tuple[Report, Report]:
+    """One device's Bento at `path`; what is always the same of it, and what differs by run."""
+    scores, parts = read_scores(inputs["evaluate"], choice), describe(inputs, choice)
+    with _workplace(choice.device) as place:
+        made = _bento.make(parts, choice.sha256, path, place)
+        size_mb = path.stat().st_size / 1e6
+        print_line(f"{choice.device}: {made.tag}, {size_mb:.2f} MB, is served and asked")
+        parity, asked = _ask(params, choice, golden, made)
+        contract = made.folder / "src" / _bento.STUDENT / CONTRACT_NAME
+        report = {
+            "bento_tag": made.tag,
+            "bento_sha256": _io.sha256_file(path),
+            "bento_bytes": path.stat().st_size,
+            "candidate": choice.candidate,
+            "model_sha256": choice.sha256,
+            "contract_sha256": _io.sha256_file(contract),
+            "model_bytes": _bytes(choice.folder),
+            "baseline_sha256": digest(inputs["baseline"]),
+            "baseline_bytes": _bytes(inputs["baseline"]),
+            "scores": scores,
+            "golden_parity": parity.to_dict(),
+        }
+    return report, {**made.seconds, **asked}
+
+
+def _ask(
+    params: Params, choice: Choice, golden: Sequence[Golden], made: _bento.Made
+) -> tuple[_golden.Parity, Report]:
+    """Parity of the imported Bento's answers; start, seconds, and agreement under batching."""
+    settings, hidden = params.package, choice.device == "cpu" or params.run.device == "cpu"
+    expected = _golden.predict(choice.folder, golden, "cpu" if hidden else None)
+    environment = _bento.environment(made.home)
+    # nobody's balancer looks at its readiness before it stops
+    environment["STILLHOUSE_DRAIN_NOTICE_S"] = "0"
+    if hidden:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    with served(made.tag, made.home, environment, settings.start_limit_s) as server:
+        url, limit_s = server.url + ROUTE, settings.request_limit_s
+        started = time.monotonic()
+        parity = _golden.compare(golden, expected, _golden.ask_singly(url, golden, limit_s))
+        single_s = time.monotonic() - started
+        _golden.check(parity, f"{choice.device}: {made.tag}")
+        found = _golden.ask_together(url, golden, settings.batched_clients, limit_s)
+    batched = _golden.compare(golden, expected, found).to_dict()
+    return parity, {
+        "start_s": server.start_s,
+        "golden_s": single_s,
+        "batched_requests": batched["requests"],
+        "batched_identical": batched["identical"],
+    }
+
+
+@contextmanager
+def _workplace(device: Device) -> Iterator[Path]:
+    """An empty folder of scratch; removed unless the block fails."""
+    place = SCRATCH / device
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    yield place
+    shutil.rmtree(place)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def main() -> None:
+    """Run the stage on the project's own files."""
+    run_stage(package, __doc__, INPUTS, OUTPUTS)
+
+
+if __name__ == "__main__":
+    main()
