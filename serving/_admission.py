@@ -56,7 +56,7 @@ class AdmissionSettings:
     local_paths: frozenset[str] = frozenset({"/metrics", "/openapi.json", "/docs.json", "/"})
     """For this machine, without a key; for others, with a key whose `paths` name the path itself,
     such as a monitor's. A key for all paths does not do, because callers' keys are such."""
-    light_paths: frozenset[str] = frozenset({"/v1/models"})
+    light_paths: frozenset[str] = frozenset({"/v1/models", "/page.json"})
     """Need a key and count as requests, but are no work and take no place."""
 
 

@@ -217,7 +217,7 @@ def chances(decoding: Decoding, requests: Sequence[Request], count: int) -> NDAr
     They follow from seed and request alone: the same in any batch, and in any engine.
     """
     drawn = [
-        np.random.default_rng(_request_seed(decoding.seed, request, number)).random(
+        np.random.default_rng(_hashed(decoding.seed, request, number)).random(
             decoding.max_new_tokens
         )
         for request in requests
@@ -249,6 +249,8 @@ def check_vocabulary(folder: Path, prompts: PromptEncoder, size: int) -> None:
         )
 
 
-def _request_seed(seed: int, request: Request, number: int) -> list[int]:
+def _hashed(seed: int, request: Request, number: int) -> list[int]:
+    """Seed of one row; the request's own goes before that of the settings."""
+    seed = seed if request.seed is None else request.seed
     text = "\0".join([str(seed), str(number), request.prompt, request.context or ""])
     return list(hashlib.sha256(text.encode()).digest())

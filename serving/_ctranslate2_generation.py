@@ -17,6 +17,9 @@ from serving._decoding import Decoding
 
 # Largest float32 [rows, positions, vocabulary] array of a forward pass: 64 MB.
 FORWARD_LOGITS = 16_000_000
+# A shorter beginning that all prompts share is read again each time: keeping what was computed of
+# it has the library read what is longer than a batch's shortest prompt token by token.
+SHARED_PREFIX = 64
 # Tokens of a stream that are made in one go: reading its text again costs about a sixth on top.
 PIECE = 16
 
@@ -31,23 +34,38 @@ def greedy(
     decoding: Decoding,
     prompts: Sequence[Ids],
     gone: Gone | None = None,
+    prefix: Ids = (),
 ) -> list[Answer]:
     """The likeliest token at every step, with its log-probability [nats].
 
-    A row that is `gone` makes no more tokens.
+    A row that is `gone` makes no more tokens. Of prompts that begin with `prefix`, which is always
+    the same one, that part is computed once for all calls.
     """
     made: list[Answer] = [([], []) for _ in prompts]
     # The library gives back a prompt of one token, and those beside it, as part of the answer.
     for rows in _apart(prompts, lambda prompt: len(prompt) == 1):
+        shared = len(prefix) if all(_begins(prompts[row], prefix, ends) for row in rows) else 0
+        # The library then reads what is longer than the shortest token by token, as if made.
+        shortest = min(len(prompts[row]) for row in rows)
+        left = [len(prompts[row]) - shortest if shared else 0 for row in rows]
+        longest = decoding.max_new_tokens + max(left)
 
-        def take(step: Any, rows: list[int] = rows) -> bool:
-            tokens, logprobs = made[rows[step.batch_id]]
-            tokens.append(step.token_id)
-            logprobs.append(step.log_prob)
-            return gone is not None and gone(rows[step.batch_id])
+        def take(step: Any, rows: list[int] = rows, left: list[int] = left) -> bool:
+            row = rows[step.batch_id]
+            tokens, logprobs = made[row]
+            if left[step.batch_id]:
+                left[step.batch_id] -= 1
+            else:
+                tokens.append(step.token_id)
+                logprobs.append(step.log_prob)
+            full = len(tokens) == decoding.max_new_tokens
+            return full or (gone is not None and gone(row))
 
         settings = _settings(ends, decoding) | {"return_scores": True, "callback": take}
-        generator.generate_batch([_texts(prompts[row]) for row in rows], **settings)
+        settings["max_length"] = longest
+        if shared:
+            settings |= {"static_prompt": _texts(prefix), "cache_static_prompt": True}
+        generator.generate_batch([_texts(prompts[row][shared:]) for row in rows], **settings)
     return made
 
 
@@ -57,6 +75,7 @@ def greedy_tokens(
     decoding: Decoding,
     prompt: Ids,
     gone: Gone | None = None,
+    prefix: Ids = (),
 ) -> Iterator[tuple[int, float]]:
     """Tokens of one greedy answer as they are made, and their log-probability [nats].
 
@@ -69,7 +88,9 @@ def greedy_tokens(
     while len(made) < decoding.max_new_tokens:
         room = min(piece, decoding.max_new_tokens - len(made))
         shorter = replace(decoding, max_new_tokens=room)
-        ((tokens, logprobs),) = greedy(generator, ends, shorter, [[*prompt, *made]], gone)
+        ((tokens, logprobs),) = greedy(
+            generator, ends, shorter, [[*prompt, *made]], gone, () if made else prefix
+        )
         yield from zip(tokens, logprobs, strict=True)
         made += tokens
         if tokens[-1] in ends or (gone is not None and gone(0)):
@@ -203,6 +224,14 @@ def _parts(rows: Sequence[list[int]], vocabulary: int) -> Iterator[Sequence[list
     size = max(1, FORWARD_LOGITS // (longest * vocabulary))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
+
+
+def _begins(prompt: Ids, prefix: Ids, ends: frozenset[int]) -> bool:
+    """Whether `prefix` stands before the rest of a prompt, which has no end in it."""
+    size = len(prefix)
+    if not 0 < size < len(prompt) or list(prompt[:size]) != list(prefix):
+        return False
+    return ends.isdisjoint(prompt[size:])
 
 
 def _texts(ids: Ids) -> list[str]:

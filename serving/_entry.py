@@ -5,27 +5,43 @@ module is imported, since routes are mounted then; `open` fills it in when the p
 """
 
 import asyncio
-import time
+import os
 from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from serving._charging import Arrived, Said, charge, settle, settle_stream, used
+from serving._cascade.flow import refuse_blocked
+from serving._cascade.opening import open_cascade, open_guard
+from serving._cascade.settings import CascadeSettings
+from serving._charging import charge, settle, used
 from serving._compare import compare, cost_usd, refusal_of
+from serving._entry_cascade import MODEL_NAME as CASCADE
+from serving._entry_cascade import CascadeEntry
 from serving._entry_items import Prepared, Preparer, State
+from serving._entry_streams import StudentStreams, remaining_s, within
+from serving._guard import Guard
 from serving._items import Answer, Item, ServiceError
+from serving._keys import open_keyring
 from serving._lifecycle import Lifecycle
+from serving._live.uncertainty import uncertainty_of
+from serving._metrics import Metrics
 from serving._model_client import ModelClient
 from serving._observing import record_of
 from serving._openai_requests import Asked
-from serving._openai_responses import Answered, Begun, Ended, ModelCard, Piece
+from serving._openai_responses import UNCHECKED, Answered, ModelCard
 from serving._openai_streams import Event
+from serving._paying import Paying
 from serving._service_settings import ServiceSettings
+from serving._spending.budgets import Budgets, open_budgets
+from serving._spending.sums import Spendings
 from serving.contract import CONTRACT_NAME, digest, read_contract
 from serving.errors import StillhouseError
 
-T = TypeVar("T")
 OWNER = "stillhouse"
+LOCAL = "local"
+"""Tenant of this machine, where there are no keys."""
 MODEL_NAME = "student"
 LEARNED_FROM = 12
 """Lists that a dispatcher runs before it trusts its estimate (11), and one more [count]."""
@@ -39,25 +55,62 @@ class Entry:
     baseline: ModelClient
     preparer: Preparer
     card: ModelCard
+    guard: Guard | None = None
+    """Of the student's own routes, where a policy is set; the cascade always has one."""
+    cascade: CascadeEntry | None = None
+    budgets: Budgets
+    paying: Paying
+    streams: StudentStreams
+    spendings: Spendings
+    keyed: bool
+    """Whether callers must show a key."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         """`lifecycle` is this process's: it tells streams when their time is up."""
         self.lifecycle = lifecycle
 
-    def open(self, settings: ServiceSettings, student: ModelClient, baseline: ModelClient) -> None:
+    def open(
+        self,
+        settings: ServiceSettings,
+        student: ModelClient,
+        baseline: ModelClient,
+        metrics: Metrics,
+    ) -> None:
         """Read what is needed of the student's folder; its process checks the files.
 
         Raises:
-            StillhouseError: no folder, or one that a request cannot be prepared for.
+            StillhouseError: no folder, one that a request cannot be prepared for, or a route that
+                is for other models.
         """
         folder = settings.student_folder()
         self.settings, self.student, self.baseline = settings, student, baseline
         self.preparer = Preparer(folder, read_contract(folder, check_files=False), settings)
         self.card = _card(folder)
+        keyring = open_keyring(os.environ)
+        self.keyed = keyring.configured
+        self.budgets = open_budgets(keyring.budget_of, settings.budgets, settings.budgets_ca)
+        self.paying = Paying(self.budgets, settings.usd_per_hour, settings.deadline_s)
+        self.spendings = Spendings(lambda: keyring.tenants | {LOCAL})
+        wanted = CascadeSettings.from_environment(os.environ)
+        guard = open_guard(wanted, metrics)
+        self.guard = guard if wanted.guard else None
+        self.streams = StudentStreams(student, self.lifecycle, self.paying, self.guard)
+        opened = open_cascade(
+            settings,
+            {"baseline": baseline, "student": student},
+            guard,
+            self.budgets,
+            self.spendings,
+            metrics,
+        )
+        if opened is not None:
+            self.cascade = CascadeEntry(opened, self._prepare, OWNER, self.card.created)
 
     async def close(self) -> None:
         """Let the connections go."""
-        await asyncio.gather(self.student.close(), self.baseline.close())
+        if self.cascade is not None:
+            await self.cascade.opened.close()
+        await asyncio.gather(self.student.close(), self.baseline.close(), self.budgets.close())
 
     async def is_ready(self) -> bool:
         """Whether both models answer."""
@@ -70,8 +123,8 @@ class Entry:
             await asyncio.gather(self.student.answer(item), self.baseline.answer(item))
 
     def models(self, state: State) -> Sequence[ModelCard]:  # noqa: ARG002
-        """The student, whoever asks."""
-        return [self.card]
+        """The student, and the cascade where there is one, whoever asks."""
+        return [self.card] if self.cascade is None else [self.card, self.cascade.card]
 
     async def answer(self, asked: Asked, state: State) -> Answered:
         """One answer per prompt.
@@ -79,46 +132,48 @@ class Entry:
         Raises:
             ServiceError: of the first prompt that was refused.
         """
-        prepared = await self._prepare(asked, state)
+        if self.cascade is not None and asked.model == CASCADE:
+            return await self.cascade.answer(asked, state)
+        prepared = self._guarded(await self._prepare(asked, state))
         made: list[Answer] = []
         try:
-            answers = await self._ask_all(prepared.items, made)
+            async with self.paying.paid(prepared, made) as bill:
+                answers = await self._ask_all(prepared.items, made)
+                bill.known = True
         except ServiceError:
             await charge(state, sum(map(used, made)))
             raise
         await settle(state, prepared, answers)
-        return Answered(answers, prepared.dropped_tokens, prepared.dropped_turns)
+        return Answered(
+            [self._guarded_out(answer) for answer in answers],
+            prepared.dropped_tokens,
+            prepared.dropped_turns,
+            used=self.paying.used(answers),
+        )
 
     async def stream(self, asked: Asked, state: State) -> AsyncGenerator[Event, None]:
         """Events of all choices, mixed as they come."""
-        began = time.perf_counter()
-        prepared, record = await self._prepare(asked, state), record_of({"state": state})
-        arrived: Arrived = asyncio.Queue()
-        tasks: list[asyncio.Task[None]] = []
-        said = Said()
-        try:
-            yield Begun(prepared.prompt_tokens, prepared.dropped_tokens, prepared.dropped_turns)
-            for number, item in enumerate(prepared.items):
-                work = self._follow(item, number * asked.answers, arrived)
-                tasks.append(asyncio.create_task(work))
-            with self.lifecycle.told_to_end(lambda: arrived.put_nowait(_draining())):
-                while len(said.answers) < len(tasks):
-                    one = await _within(arrived.get(), _remaining_s(state))
-                    said.note(one)
-                    if isinstance(one, Exception):
-                        raise one
-                    if isinstance(one, Piece) and record.first_token_ms is None:
-                        record.first_token_ms = 1000 * (time.perf_counter() - began)
-                    if not isinstance(one, Answer):
-                        yield one
-        except ServiceError:
-            said.failed = True
-            raise
-        finally:
-            for task in tasks:
-                task.cancel()
-            said.note_rest(arrived)  # a reader may close the stream at the last end it needs
-            await settle_stream(state, prepared, said)
+        if self.cascade is not None and asked.model == CASCADE:
+            events = self.cascade.stream(asked, state)
+        else:
+            prepared = self._guarded(await self._prepare(asked, state))
+            events = self.streams.events(asked, prepared, state)
+        async with aclosing(events):
+            async for one in events:
+                yield one
+
+    async def ask_cascade(self, asked: Asked, state: State) -> dict[str, Any]:
+        """The native answer of the cascade to one prompt.
+
+        Raises:
+            ServiceError: unknown_model, where there is no cascade; or the cascade's own.
+        """
+        if self.cascade is None:
+            raise ServiceError(
+                "unknown_model",
+                'this service has no cascade. Run "dvc repro route" to make one, or ask /generate.',
+            )
+        return await self.cascade.native(asked, state)
 
     async def generate(self, asked: Asked, state: State) -> dict[str, Any]:
         """The native answer of the student to one prompt."""
@@ -128,26 +183,81 @@ class Entry:
         told["text"] = answer.choices[0].text
         told["dropped"] = {"tokens": answered.dropped_tokens, "turns": answered.dropped_turns}
         told["cost_usd"] = cost_usd(answer, self.settings.usd_per_hour)
+        uncertainty = uncertainty_of(answer.choices[0], UNCHECKED)
+        told["uncertainty"] = uncertainty.as_field() if uncertainty else None
         return told
 
     async def ask_baseline(self, item: Item, state: State | None = None) -> dict[str, Any]:
         """The native answer of the baseline, in the time that is left to the request."""
+        if self.guard is not None:
+            seen = self.guard.check_item(item)
+            refuse_blocked(seen.verdict)
+            item = seen.item
         answer = await _checked(self.baseline.answer(item), self._left_s(state or {}))
-        return {"text": answer.choices[0].text, "confidence": answer.choices[0].confidence}
+        choice = answer.choices[0]
+        return {"text": self._passed(choice.text), "confidence": choice.confidence}
 
     async def compare(self, asked: Asked, item: Item, state: State) -> dict[str, Any]:
         """Both answers side by side; only the student's tokens are charged."""
-        prepared = await self._prepare(asked, state)
+        prepared = self._guarded(await self._prepare(asked, state))
         made: list[Answer] = []
-        student = self._ask(prepared.items[0], made)
-        baseline = _within(self.baseline.answer(item), self._left_s(state))
+        seen = prepared.items[0]  # masked where the guard's policy says so
+        if self.guard is not None:
+            texts = {"prompt": seen.prompt, "context": seen.context, "slots": seen.slots}
+            item = item.model_copy(update=texts)
+        student = self._ask(seen, made)
+        baseline = within(self.baseline.answer(item), self._left_s(state))
         try:
-            told = await compare(student, baseline, self.settings.usd_per_hour)
+            async with self.paying.paid(prepared, made) as bill:
+                told = await compare(student, baseline, self.settings.usd_per_hour)
+                bill.known = True
         except ServiceError:
             await charge(state, 0)
             raise
         await (settle(state, prepared, made) if made else charge(state, 0))
+        for side in (told["student"], told["baseline"]):
+            if self.guard is not None and side["text"] is not None:
+                side["text"] = self._passed(side["text"])
+        if self.cascade is not None:
+            told |= await self.cascade.rungs(prepared.items[0])
         return told
+
+    def _guarded(self, prepared: Prepared) -> Prepared:
+        """The items as the guard's policy lets them pass.
+
+        Raises:
+            ServiceError: blocked, or unavailable.
+        """
+        if self.guard is None:
+            return prepared
+        items = []
+        for item in prepared.items:
+            seen = self.guard.check_item(item)
+            refuse_blocked(seen.verdict)
+            masked = seen.verdict.action == "mask"
+            items.append(self.preparer.recount(seen.item) if masked else seen.item)
+        return replace(prepared, items=tuple(items))
+
+    def _guarded_out(self, answer: Answer) -> Answer:
+        """An answer as the guard's policy lets it pass.
+
+        Raises:
+            ServiceError: blocked, or unavailable.
+        """
+        if self.guard is None:
+            return answer
+        choices = []
+        for choice in answer.choices:
+            choices.append(choice.model_copy(update={"text": self._passed(choice.text)}))
+        return answer.model_copy(update={"choices": choices})
+
+    def _passed(self, text: str) -> str:
+        """A text on its way out, as the guard's policy lets it pass."""
+        if self.guard is None:
+            return text
+        seen = self.guard.check_out(text)
+        refuse_blocked(seen)
+        return seen.text
 
     async def _prepare(self, asked: Asked, state: State) -> Prepared:
         record = record_of({"state": state})
@@ -159,7 +269,7 @@ class Entry:
 
     def _left_s(self, state: State) -> float:
         """Time for a model that is told no deadline of its own [s]."""
-        left_s = _remaining_s(state)
+        left_s = remaining_s(state)
         return self.settings.deadline_s if left_s is None else left_s
 
     async def _ask_all(self, items: Sequence[Item], made: list[Answer]) -> Sequence[Answer]:
@@ -179,70 +289,6 @@ class Entry:
         made.append(answer)
         return answer
 
-    async def _follow(self, item: Item, first: int, arrived: Arrived) -> None:
-        """Put one prompt's events into the queue, its answer last; `first` is its first choice."""
-        said = False
-        stream = self.student.stream(item)
-        try:
-            async for one in stream:
-                if isinstance(one, str):
-                    said = True
-                    arrived.put_nowait(Piece(one, first))
-                    continue
-                if one.refusal:
-                    raise refusal_of(one)
-                for event in _endings(one, first, said):
-                    arrived.put_nowait(event)
-                arrived.put_nowait(one)
-                return
-            raise ServiceError("unavailable", "the model's process ended", 1.0)
-        except Exception as error:
-            arrived.put_nowait(error)
-        finally:
-            await stream.aclose()
-
-
-def _endings(answer: Answer, first: int, said: bool) -> list[Event]:
-    """The end of each choice, and before it its text where none was said piece by piece."""
-    events: list[Event] = []
-    for index, choice in enumerate(answer.choices, first):
-        if not said:
-            events.append(Piece(choice.text, index, choice.completion_tokens))
-        events.append(
-            Ended(
-                choice.finish_reason,
-                choice.completion_tokens,
-                index,
-                choice.confidence,
-                choice.mean_logprob,
-                choice.min_logprob,
-            )
-        )
-    return events
-
-
-async def _within(asked: Awaitable[T], seconds: float | None) -> T:
-    """What comes in time.
-
-    Raises:
-        ServiceError: expired, when it does not.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            return await asked
-    except TimeoutError:
-        message = "there was no answer within the request's time. Ask again, or allow more."
-        raise ServiceError("expired", message, 1.0) from None
-
-
-def _remaining_s(state: State) -> float | None:
-    admitted = state.get("admitted")
-    return admitted.remaining_s() if admitted else None
-
-
-def _draining() -> ServiceError:
-    return ServiceError("draining", "the service is going down. Ask again.", 1.0)
-
 
 async def _checked(asked: Awaitable[Answer], seconds: float | None) -> Answer:
     """An answer that is none is raised.
@@ -250,7 +296,7 @@ async def _checked(asked: Awaitable[Answer], seconds: float | None) -> Answer:
     Raises:
         ServiceError: the refusal in it, or expired.
     """
-    answer = await _within(asked, seconds)
+    answer = await within(asked, seconds)
     if answer.refusal:
         raise refusal_of(answer)
     return answer

@@ -35,10 +35,11 @@ def guard_entry(app: ASGIApp, lifecycle: Lifecycle, observers: Callable[[], Obse
         StillhouseError: settings, keys or the store of the rates are wrong.
     """
     settings = ServiceSettings.from_environment(os.environ)
+    keyring = open_keyring(os.environ)
     admission = Admission(
         CheckNativeBodies(app),
-        settings=limits_of(settings),
-        keyring=open_keyring(os.environ),
+        settings=limits_of(settings, keyring.configured),
+        keyring=keyring,
         rates=open_rates(settings.rates, settings.rates_ca),
         bound=QueueBound(settings.max_queue_items, settings.max_queue_tokens),
         render=_render,
@@ -47,9 +48,18 @@ def guard_entry(app: ASGIApp, lifecycle: Lifecycle, observers: Callable[[], Obse
     return LifecycleGate(ObserveRequests(admission, observers), lifecycle)
 
 
-def limits_of(settings: ServiceSettings) -> AdmissionSettings:
-    """Of every request; a caller may ask for less time than the deadline, and never for more."""
+def limits_of(settings: ServiceSettings, keyed: bool = False) -> AdmissionSettings:
+    """Of every request; a caller may ask for less time than the deadline, and never for more.
+
+    Args:
+        keyed: whether callers must show a key. Then the page, which is a file without any data, is
+            open: a browser that loads it has no key to show yet.
+    """
+    usual = AdmissionSettings()
+    page = frozenset({"/"}) if keyed else frozenset()
     return AdmissionSettings(
+        open_paths=usual.open_paths | page,
+        local_paths=usual.local_paths - page,
         max_body_bytes=settings.max_body_bytes,
         timeout_s=settings.deadline_s,
         max_timeout_s=settings.deadline_s,

@@ -19,6 +19,7 @@ from serving._observing import span_of
 from serving._openai_requests import Asked
 from serving._prompts import PromptEncoder
 from serving._service_settings import ServiceSettings
+from serving.completion import Request
 from serving.contract import Contract
 from serving.errors import StillhouseError
 
@@ -57,7 +58,9 @@ class Preparer:
                 f"{folder}: the contract lacks {error}, so this is no model that generates. "
                 f"Name one in STILLHOUSE_STUDENT."
             ) from None
-        self.encoder = PromptEncoder(folder, contract.prompt_template)
+        # what is drafted by one model and verified by another has the verifier's tokenizer
+        home = folder / "target" if contract.engine == "speculative" else folder
+        self.encoder = PromptEncoder(home, contract.prompt_template)
         self.window = Window(
             settings.window_policy, min(longest, settings.max_prompt_tokens or longest)
         )
@@ -83,6 +86,11 @@ class Preparer:
             for number, one in enumerate(fitted)
         )
         return Prepared(items, _tokens(dropped), sum(one.turns for one in dropped))
+
+    def recount(self, item: Item) -> Item:
+        """An item whose texts were changed, with its length [tokens]."""
+        ids = self.encoder.encode(Request(item.prompt, item.slots, item.context))
+        return item.model_copy(update={"prompt_tokens": len(ids)})
 
     async def _reserve(self, asked: Asked, answer: int, admitted: Admitted) -> list[Fitted]:
         """The requests, and their tokens on the caller's account."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serving._answering import TokenPredictor
+from serving._decoding import Decoding
 from serving._items import Item
 from serving.errors import StillhouseError
 
@@ -25,6 +26,8 @@ class Variant(NamedTuple):
     predictor: TokenPredictor
     rows: int
     """Rows that one item takes in its batch [count]."""
+    seed: int | None
+    """Of the item's samples; it is the item's own, so that other seeds go into its batch."""
 
 
 class Variants:
@@ -54,6 +57,7 @@ class Variants:
         """
         merged = merge(self._predictor.contract.decoding, item.decoding)
         merged["batch_tokens"] = self._batch_tokens
+        seed = checked_seed(merged.pop("seed", None))
         name = json.dumps(merged, sort_keys=True, default=repr)
         predictor = self._made.get(name) or self._predictor.using(merged)
         self._made[name] = predictor
@@ -64,7 +68,7 @@ class Variants:
         decoding = predictor.decoding
         competing = decoding.method == "sample" and item.answers == 1
         rows = max(decoding.beams, decoding.answers if competing else item.answers)
-        return Variant(f"{item.answers} {name}", predictor, rows)
+        return Variant(f"{item.answers} {name}", predictor, rows, seed)
 
 
 def merge(contract: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +83,17 @@ def merge(contract: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, An
     if shorter and merged.get("method", "greedy") == "greedy":
         merged["answers"] = 1
     return merged
+
+
+def checked_seed(seed: object) -> int | None:
+    """The seed of an item or its model, if there is one.
+
+    Raises:
+        StillhouseError: it is none.
+    """
+    if seed is None:
+        return None
+    return Decoding.from_dict({"max_new_tokens": 1, "seed": seed}).seed
 
 
 def check_answers(predictor: TokenPredictor, count: int) -> None:

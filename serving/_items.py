@@ -18,6 +18,8 @@ Refusal = Literal[
     "body_too_large",  # 413
     "prompt_too_long",  # 422
     "rate_limited",  # 429: "you"
+    "budget_exceeded",  # 429: "you", the tenant's money is spent
+    "blocked",  # 422: the guard's policy does not let a text pass
     "overloaded",  # 503: "us", the queue is full
     "expired",  # 503: the deadline passed before the answer
     "draining",  # 503: the service is going down
@@ -32,6 +34,8 @@ STATUS: Mapping[Refusal, int] = {
     "body_too_large": 413,
     "prompt_too_long": 422,
     "rate_limited": 429,
+    "budget_exceeded": 429,
+    "blocked": 422,
     "overloaded": 503,
     "expired": 503,
     "draining": 503,

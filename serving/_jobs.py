@@ -77,7 +77,8 @@ class Job:
         def unwanted() -> bool:
             return left() or withdrawn() or over()
 
-        return Request(item.prompt, item.slots, item.context, unwanted)
+        seed = self.variant.seed if self.variant else None
+        return Request(item.prompt, item.slots, item.context, unwanted, seed)
 
     @property
     def chosen(self) -> TokenPredictor:

@@ -22,7 +22,7 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from typing import Any
 from pydantic import AwareDatetime, Field, ValidationError
 
 from serving._items import Record, ServiceError
+from serving._spending.periods import Budget, PeriodName
+from serving._spending.prices import MOST_USD
 from serving.errors import StillhouseError
 
 FILE_VARIABLE = "STILLHOUSE_KEYS"
@@ -60,6 +62,17 @@ class Key(Record):
     """Prompt and answer together."""
     paths: tuple[str, ...] | None = None
     """Paths it may ask; one that ends in / stands for all below it. None: all."""
+    budget_usd: float | None = Field(None, ge=0, le=MOST_USD, allow_inf_nan=False)
+    """What its tenant may spend in a period, all of its keys together."""
+    budget_period: PeriodName = "month"
+    """Of that budget, in UTC."""
+
+    @property
+    def budget(self) -> Budget | None:
+        """As this line has it; the tenant's may stand in another one."""
+        if self.budget_usd is None:
+            return None
+        return Budget(self.budget_usd, self.budget_period)
 
     def may_ask(self, path: str) -> bool:
         """Whether this key is good for `path`."""
@@ -90,6 +103,19 @@ class Keyring:
     def configured(self) -> bool:
         """Whether callers must show a key."""
         return bool(self._keys)
+
+    @property
+    def tenants(self) -> Set[str]:
+        """Whose keys they are."""
+        return {key.tenant for key in self._keys.values()}
+
+    def budget_of(self, tenant: str) -> Budget | None:
+        """What a tenant may spend, whichever of its keys says it, be that one disabled or not.
+
+        A key that is taken away so takes no limit with it.
+        """
+        found = (key.budget for key in self._keys.values() if key.tenant == tenant)
+        return next((budget for budget in found if budget), None)
 
     def find(self, presented: str) -> Key:
         """The key that a caller presents.
@@ -162,15 +188,21 @@ def parse_keys(text: str, source: str) -> dict[str, Key]:
     """Keys by id, from a line each; empty lines are skipped.
 
     Raises:
-        StillhouseError: a line is no key, an id is there twice, or there is none. Never holds what
-            stands in the line: it may be a key in the wrong place.
+        StillhouseError: a line is no key, an id is there twice, there is none, or a tenant has two
+            budgets. Never holds what stands in the line: it may be a key in the wrong place.
     """
     keys: dict[str, Key] = {}
+    budgets: dict[str, Budget] = {}
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             key = _parse_key(line, f"{source}, line {number}")
             if key.id in keys:
                 raise StillhouseError(f"{source}, line {number}: id {key.id} is there twice.")
+            if key.budget and budgets.setdefault(key.tenant, key.budget) != key.budget:
+                raise StillhouseError(
+                    f"{source}, line {number}: tenant {key.tenant} has two budgets. Write the same "
+                    f"budget_usd and budget_period into all of its lines that have one."
+                )
             keys[key.id] = key
     if not keys:
         raise StillhouseError(f"{source} holds no key. {ADD}")

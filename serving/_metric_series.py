@@ -15,6 +15,7 @@ Cancelled = Literal["waiting", "computing"]
 
 ROUTES = (
     "/generate",
+    "/cascade",
     "/baseline",
     "/compare",
     "/v1/chat/completions",

@@ -4,7 +4,8 @@ The processes of a service write to one folder (PROMETHEUS_MULTIPROC_DIR, which 
 for each of them), and any of them shows the sum of all. BentoML's own series and route are off:
 their label is the raw path, so that anybody could add series without end.
 
-A series is added in serving/_metric_series.py.
+A series is added in serving/_metric_series.py, those of the cascade and of live quality beside
+what tells them.
 """
 
 import os
@@ -18,7 +19,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from serving._cascade.series import CASCADE_SERIES
 from serving._items import Refusal
+from serving._live.series import LIVE_SERIES
 from serving._memory_use import gpu_memory, service_root, tree_memory
 from serving._metric_series import SCRAPED, SERIES, Cancelled, Model, Outcome, Series
 from serving.errors import StillhouseError
@@ -45,7 +48,7 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
-        for series in SERIES:
+        for series in (*SERIES, *CASCADE_SERIES, *LIVE_SERIES):
             self._declare(series)
         self._check_folder()
         self._gauges["usd_per_hour"].set(usd_per_hour)
@@ -135,6 +138,14 @@ class Metrics:
     def count_expired(self, model: Model, items: int = 1) -> None:
         """Items that were dropped, their deadline past."""
         self._counters["expired_total"].labels(model).inc(items)
+
+    def add(self, series: str, by: float, *labels: str) -> None:
+        """Count `by` more; labels in the order of the series' own."""
+        self._counters[series].labels(*labels).inc(by)
+
+    def observe(self, series: str, value: float, *labels: str) -> None:
+        """Note a value in a histogram."""
+        self._histograms[series].labels(*labels).observe(value)
 
     def charge(self, model: Model, compute_s: float, requests: int = 1) -> None:
         """Cost of compute seconds that `requests` share."""

@@ -1,4 +1,4 @@
-"""Bodies of /generate, /baseline and /compare, checked before BentoML sees them.
+"""Bodies of /generate, /cascade, /baseline and /compare, checked before BentoML sees them.
 
 BentoML would answer a wrong body in a form of its own, with 400, and log pydantic's message, which
 quotes what was sent. Here it gets the protocol's error form and 422, and nothing is quoted.
@@ -20,6 +20,7 @@ from serving._openai_bodies import read_object
 from serving._openai_errors import error_response
 from serving._openai_requests import Asked
 from serving._openai_routes import request_id, until_gone
+from serving._responses.keys import cacheable
 
 LEFT = 499  # nobody sees it; what others call the status of a caller who left
 Prompt = Annotated[str, Field(min_length=1)]
@@ -68,6 +69,7 @@ class GenerateBody(AskBody):
 
 BODIES: Mapping[str, type[AskBody]] = {
     "/generate": GenerateBody,
+    "/cascade": AskBody,
     "/baseline": AskBody,
     "/compare": AskBody,
 }
@@ -155,6 +157,7 @@ def native_asked(
         stream=False,
         include_usage=False,
         user=None,
+        repeatable=cacheable(decoding or {}),
     )
 
 

@@ -22,6 +22,8 @@ KINDS: Mapping[Refusal, tuple[str, str]] = {
     "body_too_large": ("invalid_request_error", "request_too_large"),
     "prompt_too_long": ("invalid_request_error", "context_length_exceeded"),
     "rate_limited": ("rate_limit_error", "rate_limit_exceeded"),
+    "budget_exceeded": ("rate_limit_error", "insufficient_quota"),
+    "blocked": ("invalid_request_error", "content_filter"),
     "overloaded": ("server_error", "overloaded"),
     "expired": ("server_error", "deadline_exceeded"),
     "draining": ("server_error", "shutting_down"),

@@ -1,8 +1,9 @@
 """The objects of the OpenAI protocol that are sent, and described in the OpenAPI document.
 
-Fields that are not the protocol's are set only where they say something: `dropped_tokens` and
-`dropped_turns` in `usage` when the window's policy dropped any, and beside a choice how sure the
-model was. Which fields are set is what is sent: null where the protocol has null, else nothing.
+Fields that are not the protocol's are set only where they say something: in `usage` what it cost,
+and what the window's policy dropped where it dropped any; beside a choice how sure the model was;
+`routing` where the cascade was asked. Which fields are set is what is sent: null where the
+protocol has null, else nothing.
 """
 
 from typing import Literal
@@ -17,13 +18,58 @@ class Sent(BaseModel):
 
 
 class Usage(Sent):
-    """Tokens of a request; the last two only where something was dropped."""
+    """Tokens of a request and their cost; `dropped_…` only where something was dropped."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cost_usd: float = 0.0
+    compute_s: float = 0.0
+    """Its share of the time that its micro-batches took; a remote model's whole answer [s]."""
+    cost_by_rung: dict[str, float] = {}
+    """Of each model that was asked, those that were not sure too [USD]."""
     dropped_tokens: int = 0
     dropped_turns: int = 0
+
+
+class Doubt(Sent):
+    """How likely the answer is not to be trusted, 0 to 1 (docs/live.md)."""
+
+    score: float
+    basis: Literal["confidence", "tokens", "none"]
+    parts: dict[str, float]
+
+
+class Step(Sent):
+    """One model that the cascade tried."""
+
+    rung: str
+    outcome: str
+    score: float | None
+    threshold: float | None
+    seconds: float
+    cost_usd: float
+
+
+class CheckStates(Sent):
+    """What the checks of the answer came to: ok, found or not_run."""
+
+    slots: str
+    grounding: str
+
+
+class Routing(Sent):
+    """How the cascade came to its answer."""
+
+    rung: str | None
+    """Whose answer it is; null: it abstained."""
+    sure: bool
+    """Whether the route's bound on errors holds for it."""
+    source: str
+    """The cache that it is from; miss or off: it was made."""
+    tried: list[Step]
+    checks: CheckStates
+    guard: dict[str, str]
 
 
 class _Scored(Sent):
@@ -32,14 +78,15 @@ class _Scored(Sent):
     confidence: float | None = None
     mean_logprob: float | None = None
     min_logprob: float | None = None
+    uncertainty: Doubt | None = None
 
 
 class ChatMessage(Sent):
-    """An answer of a chat."""
+    """An answer of a chat; a refusal where the cascade abstains."""
 
     role: Literal["assistant"]
-    content: str
-    refusal: None
+    content: str | None
+    refusal: str | None
 
 
 class ChatChoice(_Scored):
@@ -81,6 +128,7 @@ class _Reply(Sent):
     created: int
     model: str
     system_fingerprint: str | None = None
+    routing: Routing | None = None
 
 
 class ChatCompletion(_Reply):

@@ -82,6 +82,8 @@ class Asked:
     stream: bool
     include_usage: bool
     user: str | None
+    repeatable: bool = True
+    """Whether the same request may get the same answer: not a sample that names no seed."""
 
 
 def read_chat(data: Mapping[str, Any], limits: Limits) -> Asked:
@@ -158,6 +160,7 @@ def _asked(
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         user=body.user,
+        repeatable=body.seed is not None or not _draws(body),
     )
 
 
@@ -171,7 +174,7 @@ def _decoding(body: Asking, candidates: int, longest: int | None) -> dict[str, A
         if candidates > 1:
             raise _wrong("n", "temperature 0 has one answer; ask n 1 or a higher temperature")
         settings |= {"method": "greedy", "beams": 1, "answers": 1}
-    elif temperature is not None or (top_p is not None and top_p < 1):
+    elif _draws(body):
         given = {"temperature": temperature, "top_p": top_p}
         settings = {"seed": secrets.randbits(63), **settings}
         settings |= {"method": "sample", "beams": 1, "answers": 1}
@@ -179,6 +182,13 @@ def _decoding(body: Asking, candidates: int, longest: int | None) -> dict[str, A
     elif candidates > 1:
         settings |= {"method": "beam", "beams": candidates, "answers": 1}
     return settings
+
+
+def _draws(body: Asking) -> bool:
+    """Whether an answer is drawn: a temperature, or a top_p below 1, is asked for."""
+    if body.temperature is not None:
+        return body.temperature >= GREEDY_BELOW
+    return body.top_p is not None and body.top_p < 1
 
 
 def _plain_message(message: Any, number: int) -> Any:

@@ -1,22 +1,29 @@
 """What a backend gives for the OpenAI routes, and how it becomes the protocol's objects."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from serving._items import Answer, Choice, ServiceError
+from serving._live.checks import Checked
+from serving._live.uncertainty import uncertainty_of
 from serving._openai_objects import (
     ChatChoice,
     ChatCompletion,
     ChatMessage,
+    Doubt,
     ModelObject,
     Reason,
+    Routing,
     TextChoice,
     TextCompletion,
     Usage,
 )
 from serving._openai_requests import Asked
 from serving._stop_texts import cut
+
+ABSTAINED = "no model was sure enough of its answer"
+UNCHECKED = Checked()
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,14 @@ class Answered:
     dropped_tokens: int = 0
     """Of the prompts, by the window's policy."""
     dropped_turns: int = 0
+    used: Mapping[str, Any] | None = None
+    """More fields of `usage`: what it cost."""
+    routing: Mapping[str, Any] | None = None
+    """How the cascade came to it; it has one answer then."""
+    uncertainty: Mapping[str, Any] | None = None
+    """Of the cascade's answer, which was checked; the student's says what its tokens say."""
+    abstained: bool = False
+    """No rung was sure: the answer is empty."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,14 @@ class Begun:
     prompt_tokens: int
     dropped_tokens: int = 0
     dropped_turns: int = 0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Once, at last or before it: what a stream cost, and how the cascade came to it."""
+
+    used: Mapping[str, Any]
+    routing: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +96,8 @@ class Ended:
     confidence: float | None = None
     mean_logprob: float | None = None
     min_logprob: float | None = None
+    uncertainty: Mapping[str, Any] | None = None
+    """Of an answer that was checked."""
 
 
 def describe_model(card: ModelCard) -> ModelObject:
@@ -81,15 +106,20 @@ def describe_model(card: ModelCard) -> ModelObject:
 
 
 def count_usage(
-    prompt_tokens: int, completion_tokens: int, dropped_tokens: int, dropped_turns: int
+    prompt_tokens: int,
+    completion_tokens: int,
+    dropped_tokens: int,
+    dropped_turns: int,
+    used: Mapping[str, Any] | None = None,
 ) -> Usage:
-    """Usage, with what was dropped where anything was."""
+    """Usage, with what it cost where that is known, and what was dropped where anything was."""
     dropped = {"dropped_tokens": dropped_tokens, "dropped_turns": dropped_turns}
     return Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         total_tokens=prompt_tokens + completion_tokens,
         **(dropped if any(dropped.values()) else {}),
+        **(used or {}),
     )
 
 
@@ -125,27 +155,38 @@ class Reply:
             sum(c.completion_tokens for answer in answered.answers for c in answer.choices),
             answered.dropped_tokens,
             answered.dropped_turns,
+            answered.used,
         )
+        known = answered.uncertainty
+        more = {"routing": Routing(**answered.routing)} if answered.routing else {}
         if asked.chat:
+            abstained = answered.abstained
+            chats = [_chat_choice(index, choice, known, abstained) for index, choice in picked]
             return ChatCompletion(
                 **self.shared(chat=True),
                 object="chat.completion",
-                choices=[_chat_choice(index, choice) for index, choice in picked],
+                choices=chats,
                 usage=usage,
+                **more,
             )
         return TextCompletion(
             **self.shared(chat=False),
             object="text_completion",
-            choices=[_text_choice(index, choice) for index, choice in picked],
+            choices=[_text_choice(index, choice, known) for index, choice in picked],
             usage=usage,
+            **more,
         )
 
 
-def scores(choice: Choice | Ended) -> dict[str, float]:
-    """What is known of how sure the model was."""
+def scores(choice: Choice | Ended, uncertainty: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What is known of how sure the model was; without a check's word, by its tokens alone."""
     known = (choice.confidence, choice.mean_logprob, choice.min_logprob)
     names = ("confidence", "mean_logprob", "min_logprob")
-    return {n: value for n, value in zip(names, known, strict=True) if value is not None}
+    told: dict[str, Any] = {n: v for n, v in zip(names, known, strict=True) if v is not None}
+    by_tokens = None if uncertainty else uncertainty_of(choice, UNCHECKED)
+    if found := uncertainty or (by_tokens.as_field() if by_tokens else None):
+        told["uncertainty"] = Doubt(**found)
+    return told
 
 
 def _pick(asked: Asked, answered: Answered) -> Iterator[tuple[int, Choice]]:
@@ -166,21 +207,26 @@ def _pick(asked: Asked, answered: Answered) -> Iterator[tuple[int, Choice]]:
             yield number * asked.answers + rank, picked
 
 
-def _chat_choice(index: int, choice: Choice) -> ChatChoice:
+def _chat_choice(
+    index: int, choice: Choice, uncertainty: Mapping[str, Any] | None, abstained: bool
+) -> ChatChoice:
+    message = ChatMessage(role="assistant", content=choice.text, refusal=None)
+    if abstained:
+        message = ChatMessage(role="assistant", content=None, refusal=ABSTAINED)
     return ChatChoice(
         index=index,
-        message=ChatMessage(role="assistant", content=choice.text, refusal=None),
+        message=message,
         logprobs=None,
         finish_reason=choice.finish_reason,
-        **scores(choice),
+        **scores(choice, uncertainty),
     )
 
 
-def _text_choice(index: int, choice: Choice) -> TextChoice:
+def _text_choice(index: int, choice: Choice, uncertainty: Mapping[str, Any] | None) -> TextChoice:
     return TextChoice(
         index=index,
         text=choice.text,
         logprobs=None,
         finish_reason=choice.finish_reason,
-        **scores(choice),
+        **scores(choice, uncertainty),
     )

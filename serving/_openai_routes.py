@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -40,6 +41,23 @@ State = MutableMapping[str, Any]
 """The request's `scope["state"]`: what admission found, under "admitted"."""
 Result = TypeVar("Result")
 LOG = logging.getLogger(__name__)
+
+
+class _Anything(Convertor[str]):
+    """The rest of a path, line breaks too, which Starlette's own `path` stops at."""
+
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("anything", _Anything())
 
 
 class Backend(Protocol):
@@ -82,13 +100,13 @@ def build_app(
         Route("/v1/chat/completions", _Endpoint(("POST",), chats)),
         Route("/v1/completions", _Endpoint(("POST",), texts)),
         Route("/v1/models", _Endpoint(("GET", "HEAD"), _Models(backend))),
-        Route("/v1/models/{id:path}", _Endpoint(("GET", "HEAD"), _Model(backend))),
+        Route("/v1/models/{id:anything}", _Endpoint(("GET", "HEAD"), _Model(backend))),
     ]
     if openapi is not None:
         routes.append(Route("/openapi.json", _Endpoint(("GET", "HEAD"), _Document(openapi))))
     # Last, because BentoML's mounts pass on what they do not match and would answer /v1/… in
     # another form. All routes match any method and refuse it themselves, or this one would win.
-    routes.append(Route("/v1/{rest:path}", _Endpoint((), _refuse_path)))
+    routes.append(Route("/v1/{rest:anything}", _Endpoint((), _refuse_path)))
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse_http})
     app.router.redirect_slashes = False
     return app

@@ -9,6 +9,7 @@ choices have ended the backend is not asked for more.
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from serving._items import ServiceError
 from serving._openai_errors import as_json
@@ -17,6 +18,7 @@ from serving._openai_objects import (
     ChunkChoice,
     Delta,
     Reason,
+    Routing,
     TextChoice,
     TextCompletionChunk,
     Usage,
@@ -27,13 +29,14 @@ from serving._openai_responses import (
     Ended,
     Piece,
     Reply,
+    Spent,
     count_usage,
     scores,
 )
 from serving._sse import DONE, event
 from serving._stop_texts import StopCutter
 
-Event = Begun | Piece | Ended
+Event = Begun | Piece | Ended | Spent
 Chunk = ChatCompletionChunk | TextCompletionChunk
 
 
@@ -80,6 +83,8 @@ async def _chunks(
         raise ServiceError("internal", "the answer ended without a finish reason")
     if not asked.include_usage:
         held.usage = made.usage()
+    if routing := made.routing():
+        held.routing = routing
     yield held
     if asked.include_usage:
         yield made.last()
@@ -96,6 +101,7 @@ class _Chunks:
         self._asked = asked
         self._reply = reply
         self._begun = Begun(0)
+        self._spent: Spent | None = None
         self._choices: dict[int, _Open] = {}
 
     @property
@@ -115,6 +121,9 @@ class _Chunks:
         if isinstance(one, Begun):
             self._begun = one
             return []
+        if isinstance(one, Spent):
+            self._spent = one
+            return []
         made = [] if one.index in self._choices else self._open(one.index)
         choice = self._choices[one.index]
         if choice.over:
@@ -130,7 +139,14 @@ class _Chunks:
         """Tokens so far."""
         made = sum(choice.tokens for choice in self._choices.values())
         begun = self._begun
-        return count_usage(begun.prompt_tokens, made, begun.dropped_tokens, begun.dropped_turns)
+        used = self._spent.used if self._spent else None
+        dropped = begun.dropped_tokens, begun.dropped_turns
+        return count_usage(begun.prompt_tokens, made, *dropped, used)
+
+    def routing(self) -> Routing | None:
+        """How the cascade came to the answer, where it was asked."""
+        told = self._spent.routing if self._spent else None
+        return Routing(**told) if told else None
 
     def last(self) -> Chunk:
         """The chunk with usage and without choices."""
@@ -145,7 +161,7 @@ class _Chunks:
     def _end(self, one: Ended, choice: _Open) -> list[Chunk]:
         choice.over, choice.tokens = True, one.completion_tokens
         rest = choice.cutter.finish()
-        end = self._chunk(one.index, reason=one.finish_reason, known=scores(one))
+        end = self._chunk(one.index, reason=one.finish_reason, known=scores(one, one.uncertainty))
         return [*([self._chunk(one.index, rest)] if rest else []), end]
 
     def _stop(self, index: int, choice: _Open) -> list[Chunk]:
@@ -158,7 +174,7 @@ class _Chunks:
         text: str = "",
         role: bool = False,
         reason: Reason | None = None,
-        known: dict[str, float] | None = None,
+        known: dict[str, Any] | None = None,
     ) -> Chunk:
         # the protocol has `usage: null` in all chunks but the last where usage is asked for
         usage: dict[str, None] = {"usage": None} if self._asked.include_usage else {}
@@ -172,12 +188,12 @@ class _Chunks:
         )
 
 
-def _text(index: int, text: str, reason: Reason | None, known: dict[str, float]) -> TextChoice:
+def _text(index: int, text: str, reason: Reason | None, known: dict[str, Any]) -> TextChoice:
     return TextChoice(index=index, text=text, logprobs=None, finish_reason=reason, **known)
 
 
 def _delta(
-    index: int, text: str, role: bool, reason: Reason | None, known: dict[str, float]
+    index: int, text: str, role: bool, reason: Reason | None, known: dict[str, Any]
 ) -> ChunkChoice:
     delta = Delta(role="assistant", content=text) if role else Delta(content=text)
     if reason:

@@ -31,6 +31,10 @@ def _values(request: Request, shots: str) -> dict[str, str]:
     return {"{prompt}": request.prompt, "{context}": request.context or "", "{shots}": shots}
 
 
+def _is_place(part: str) -> bool:
+    return _PLACEHOLDER.fullmatch(part) is not None
+
+
 class PromptEncoder:
     """Renders, encodes and decodes with one tokenizer and one template."""
 
@@ -52,6 +56,9 @@ class PromptEncoder:
         self._plain.encode_special_tokens = True
         added = self.tokenizer.get_added_tokens_decoder()
         self.special = frozenset(number for number, token in added.items() if token.special)
+        self._parts = _PLACEHOLDER.split(template)
+        self._fixed = [[] if _is_place(part) else self._encode(part) for part in self._parts]
+        self._own_specials = self._specials([i for piece in self._fixed for i in piece])
 
     def encode(self, request: Request, shots: str = "") -> list[int]:
         """Token ids of the rendered prompt; special tokens come from the template alone.
@@ -60,17 +67,21 @@ class PromptEncoder:
         special tokens is it encoded apart from the template, as plain text. `shots` are examples
         (serving/_shots.py), and text like the user's.
         """
-        parts = _PLACEHOLDER.split(self.template)
-        values = _values(request, shots)
         whole = self._encode(render(self.template, request, shots))
-        pieces = [[] if part in values else self._encode(part) for part in parts]
-        if self._specials(whole) == self._specials([i for piece in pieces for i in piece]):
+        if self._specials(whole) == self._own_specials:
             return whole
-        for number, part in enumerate(parts):
-            if part in values:
-                encoding = self._plain.encode(values[part], add_special_tokens=False)
-                pieces[number] = encoding.ids
-        return [i for piece in pieces for i in piece]
+        values = _values(request, shots)
+        ids: list[int] = []
+        for part, fixed in zip(self._parts, self._fixed, strict=True):
+            ids += self.encode_answer(values[part]) if _is_place(part) else fixed
+        return ids
+
+    def prefix(self) -> list[int]:
+        """Token ids that every prompt begins with: the template's, before its first place.
+
+        Without the last of them, which may become one token with the text that follows.
+        """
+        return self._fixed[0][:-1]
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer to learn from, as plain text and without an end token."""

@@ -52,6 +52,11 @@ class RequestRecord:
     first_token_ms: float | None = None
     total_ms: float | None = None
     finish_reason: str | None = None
+    rung: str | None = None
+    """Of the cascade: whose answer it is."""
+    source: str | None = None
+    """The cache that it is from; miss or off: it was made."""
+    cost_usd: float | None = None
     model_digest: str | None = None
     """Its first characters are told."""
     trace_id: str | None = None
@@ -136,6 +141,8 @@ def _plain(name: str, value: Any) -> Any:
         return str(value)[:DIGEST_CHARACTERS]
     if isinstance(value, str) and name not in TEXTS:
         return value[:LONGEST]
+    if name == "cost_usd":
+        return round(value, 9)
     return round(value, 3) if isinstance(value, float) else value
 
 

@@ -8,17 +8,26 @@ of their own (serving/_keys.py, _request_log.py, _tracing.py, _lifecycle.py). TL
 """
 
 import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from serving._chat import Unplaced
 from serving._context_window import Policy
+from serving._settings_reading import (
+    ADDRESS,
+    FILE,
+    FOLDER,
+    PREFIX,
+    Reader,
+    number,
+    one_of,
+    read_settings,
+    whole,
+)
 from serving.errors import StillhouseError
 
-PREFIX = "STILLHOUSE_"
 WINNER = Path("models/winner.json")
 LONGEST_DEADLINE_S = 140.0
 """Below the time after which BentoML answers by itself, in another form (service.py: TRAFFIC)."""
@@ -66,6 +75,11 @@ class ServiceSettings:
     """Store of the rates per key: memory:// for one process, redis:// or rediss:// for many."""
     rates_ca: Path | None = None
     """Certificates (PEM) that the store of the rates is checked with; None: the system's."""
+    budgets: str = "memory://"
+    """Store of what tenants have spent: memory:// for one process, redis:// or rediss:// for many
+    and for longer than a process lives."""
+    budgets_ca: Path | None = None
+    """Certificates (PEM) that this store is checked with; None: the system's."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ServiceSettings":
@@ -74,22 +88,7 @@ class ServiceSettings:
         Raises:
             StillhouseError: some are wrong; all of them in one line.
         """
-        found: dict[str, Any] = {}
-        problems: list[str] = []
-        for field in fields(cls):
-            name = PREFIX + field.name.upper()
-            if not (text := environment.get(name, "").strip()):
-                continue
-            expected, read = _READERS[field.name]
-            value = read(text)
-            if value is None:
-                problems.append(f"{name} must be {expected}, not {text!r}")
-            found[field.name] = value
-        if problems:
-            raise StillhouseError(
-                f"wrong settings: {'; '.join(problems)}. Correct them in the environment."
-            )
-        return cls(**found)
+        return read_settings(cls, environment, _READERS)
 
     def student_folder(self, winner: Path = WINNER) -> Path:
         """Folder of the model that is served.
@@ -133,53 +132,25 @@ def check_digest(folder: Path, found: str, winner: Path = WINNER) -> None:
             )
 
 
-Reader = Callable[[str], Any]
-"""The value of a text, None where it has none."""
-
-
-def _whole(least: int) -> tuple[str, Reader]:
-    def read(text: str) -> int | None:
-        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else -1
-        return number if number >= least else None
-
-    return f"a whole number from {least}", read
-
-
-def _number(above: float, included: bool = False, most: float = math.inf) -> tuple[str, Reader]:
-    def read(text: str) -> float | None:
-        try:
-            number = float(text)
-        except ValueError:
-            return None
-        fits = math.isfinite(number) and (number > above or (included and number == above))
-        return number if fits and number <= most else None
-
-    bounds = f"{'from' if included else 'above'} {above:g}"
-    return f"a number {bounds}{f', at most {most:g}' if math.isfinite(most) else ''}", read
-
-
-def _one_of(choices: tuple[str, ...]) -> tuple[str, Reader]:
-    return f"one of {', '.join(choices)}", lambda text: text if text in choices else None
-
-
-_FOLDER: tuple[str, Reader] = ("a folder", Path)
-_READERS: Mapping[str, tuple[str, Reader]] = {
-    "student": _FOLDER,
-    "baseline": _FOLDER,
-    "device": _one_of(get_args(Device)),
-    "window_policy": _one_of(get_args(Policy)),
-    "unplaced": _one_of(get_args(Unplaced)),
-    "batching": _one_of(get_args(Batching)),
-    "max_batch_rows": _whole(1),
-    "batch_tokens": _whole(1),
-    "max_body_bytes": _whole(1),
-    "max_prompt_tokens": _whole(1),
-    "max_output_tokens": _whole(1),
-    "max_answers": _whole(1),
-    "max_queue_items": _whole(1),
-    "max_queue_tokens": _whole(1),
-    "deadline_s": _number(0.0, most=LONGEST_DEADLINE_S),
-    "usd_per_hour": _number(0.0, included=True),
-    "rates": ("an address", str),
-    "rates_ca": ("a file", Path),
+_READERS: Mapping[str, Reader] = {
+    "student": FOLDER,
+    "baseline": FOLDER,
+    "device": one_of(get_args(Device)),
+    "window_policy": one_of(get_args(Policy)),
+    "unplaced": one_of(get_args(Unplaced)),
+    "batching": one_of(get_args(Batching)),
+    "max_batch_rows": whole(1),
+    "batch_tokens": whole(1),
+    "max_body_bytes": whole(1),
+    "max_prompt_tokens": whole(1),
+    "max_output_tokens": whole(1),
+    "max_answers": whole(1),
+    "max_queue_items": whole(1),
+    "max_queue_tokens": whole(1),
+    "deadline_s": number(0.0, most=LONGEST_DEADLINE_S),
+    "usd_per_hour": number(0.0, included=True),
+    "rates": ADDRESS,
+    "rates_ca": FILE,
+    "budgets": ADDRESS,
+    "budgets_ca": FILE,
 }

@@ -21,8 +21,9 @@ from serving._quantized_embedding import absent_weights, load_embeddings
 from serving.contract import Contract
 from serving.errors import StillhouseError
 
-# bitsandbytes warns at every product of LLM.int8() that float32 inputs become float16.
-BITSANDBYTES_PRODUCTS = "bitsandbytes.autograd._functions"
+# bitsandbytes warns at every product of LLM.int8() that float32 inputs become float16; and, when it
+# is loaded on a CPU with AVX-512 BF16, that it could not fetch a faster kernel from a hub.
+BITSANDBYTES_WARNS = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
 PACKED_ROWS = 32  # of a 4-bit layer that bitsandbytes packs for AVX-512 BF16
 
 
@@ -88,6 +89,9 @@ def _from_pretrained(
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     quantized = getattr(config, "quantization_config", None) is not None
     quantization = contract.quantization or {}
+    if quantized:
+        for name in BITSANDBYTES_WARNS:
+            standard_logging.getLogger(name).setLevel(standard_logging.ERROR)
     library: Any = AutoModelForCausalLM  # its types leave out `output_loading_info`
     with _without_reports():  # of missing weights, which we raise
         model, loading = library.from_pretrained(
@@ -101,7 +105,6 @@ def _from_pretrained(
             device_map={"": device} if quantized else None,
         )
     if quantized:
-        standard_logging.getLogger(BITSANDBYTES_PRODUCTS).setLevel(standard_logging.ERROR)
         keep_odd_layers_as_stored(model)
     if quantization.get("embeddings") == "int8":
         loading["missing_keys"] = set(loading["missing_keys"]) - absent_weights(model)

@@ -15,6 +15,8 @@ class Request:
     gone: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
     """Asked after every token: whether nobody waits for the answer any more, so that it ends there
     (beams end with their batch)."""
+    seed: int | None = field(default=None, compare=False)
+    """Of a sample; None: the decoding settings' own. Requests of different seeds go together."""
 
     @property
     def abandoned(self) -> bool:

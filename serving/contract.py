@@ -16,6 +16,20 @@ from serving.errors import StillhouseError
 
 SCHEMA_VERSION = 2  # 1 had no shots
 CONTRACT_NAME = "contract.json"
+# Kinds of the fields, for a contract that a person or an accident has edited.
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "engine": str,
+    "prompt_template": str,
+    "slot_schema": (dict, type(None)),
+    "limits": dict,
+    "decoding": dict,
+    "params_hash": str,
+    "data_hash": str,
+    "base_model": (str, type(None)),
+    "base_revision": (str, type(None)),
+    "quantization": (dict, type(None)),
+    "shots": int,
+}
 # Formats that run code when they are opened.
 PICKLED_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill"})
 PICKLED_NAMES = frozenset({"pytorch_model.bin", "training_args.bin", "optimizer.bin"})
@@ -112,7 +126,20 @@ def _parse(folder: Path) -> Contract:
             f"{path}: unknown fields {sorted(data.keys() - known)}, missing fields "
             f'{sorted(required - data.keys())}. Run "dvc repro" to make it again.'
         )
+    if wrong := _of_wrong_kinds(data):
+        raise StillhouseError(f'{path}: {"; ".join(wrong)}. Run "dvc repro" to make it again.')
     return Contract(**data)
+
+
+def _of_wrong_kinds(data: dict[str, Any]) -> list[str]:
+    wrong = [
+        f"{name} is {type(data[name]).__name__} {str(data[name])[:40]!r}"
+        for name, kind in KINDS.items()
+        if name in data and not isinstance(data[name], kind)
+    ]
+    limits = data["limits"] if isinstance(data["limits"], dict) else {}
+    counts = [f"limits.{n} is {v!r}" for n, v in limits.items() if type(v) is not int]
+    return wrong + counts
 
 
 def _compare(folder: Path, expected: dict[str, str]) -> list[str]:

@@ -39,6 +39,8 @@ class CTranslate2Predictor(TokenPredictor):
         self.device = self.generator.device
         self.prompts = PromptEncoder(folder, contract.prompt_template)
         check_vocabulary(folder, self.prompts, self.vocabulary)
+        shared = self.prompts.prefix()
+        self.prefix = shared if len(shared) >= generation.SHARED_PREFIX else []
         self.shots = load_shots(folder, contract)
         self.use(contract)
         if self.decoding.cache != "dynamic":
@@ -64,6 +66,7 @@ class CTranslate2Predictor(TokenPredictor):
                 self.decoding,
                 prompts,
                 lambda row: requests[row].abandoned,
+                self.prefix,
             )
             return [[answer] for answer in made]
         if self.decoding.method == "beam":
@@ -77,7 +80,12 @@ class CTranslate2Predictor(TokenPredictor):
                 yield step[0][1:]
         else:
             yield from generation.greedy_tokens(
-                self.generator, self.ends, self.decoding, prompt, lambda _row: request.abandoned
+                self.generator,
+                self.ends,
+                self.decoding,
+                prompt,
+                lambda _row: request.abandoned,
+                self.prefix,
             )
 
     def _beams(self, prompts: Sequence[list[int]], count: int) -> list[list[Answer]]:

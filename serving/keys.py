@@ -2,6 +2,7 @@
 
     python -m serving.keys add --tenant acme --requests-per-minute 60 --expires-days 90
     python -m serving.keys disable --id 3f9a1c20b7de
+    python -m serving.keys budget --tenant acme --usd 20 --period month
 
 STILLHOUSE_KEYS names the file, or --file does. It is replaced as a whole, so a service that reads
 it meanwhile sees the keys of before or of after, and takes the change over without a restart.
@@ -17,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from serving._keys import FILE_VARIABLE, OTHERS, Key, hash_key, parse_keys, read_file
+from serving._spending.periods import PeriodName
 from serving.errors import StillhouseError
 
 KEY_BYTES = 32
@@ -40,11 +42,7 @@ def add_key(file: Path, tenant: str, limits: Mapping[str, Any]) -> tuple[str, Ke
     """
     identity = secrets.token_hex(6)
     presented = f"sh_{identity}_{secrets.token_urlsafe(KEY_BYTES)}"
-    try:
-        key = Key(id=identity, tenant=tenant, sha256=hash_key(presented), **limits)
-    except ValidationError as error:
-        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
-        raise StillhouseError(f"no key was made. Mend {wrong}.") from None
+    key = _checked({"id": identity, "tenant": tenant, "sha256": hash_key(presented), **limits})
     with _locked(file):
         keys = read_file(file)[1] if file.exists() and file.stat().st_size else {}
         _write(file, [*keys.values(), key])
@@ -65,6 +63,38 @@ def disable_key(file: Path, identity: str) -> None:
             )
         keys[identity] = keys[identity].model_copy(update={"enabled": False})
         _write(file, list(keys.values()))
+
+
+def set_budget(file: Path, tenant: str, usd: float | None, period: PeriodName) -> None:
+    """Say what all keys of a tenant may spend together; None takes the budget away.
+
+    What was spent in a period counts against its new budget, too, unless days become months or
+    months days.
+
+    Raises:
+        StillhouseError: no such tenant, or no such budget; the file is broken, open to others or
+            not writable.
+    """
+    with _locked(file):
+        keys = read_file(file)[1]
+        mine = [key.id for key in keys.values() if key.tenant == tenant]
+        if not mine:
+            found = ", ".join(sorted({key.tenant for key in keys.values()}))
+            raise StillhouseError(
+                f"{file} has no key of tenant {tenant!r} (found: {found}). Choose one of these."
+            )
+        period = "month" if usd is None else period
+        update = {"budget_usd": usd, "budget_period": period}
+        changed = {one: _checked(keys[one].model_dump() | update) for one in mine}
+        _write(file, list((keys | changed).values()))
+
+
+def _checked(fields: Mapping[str, Any]) -> Key:
+    try:
+        return Key(**fields)
+    except ValidationError as error:
+        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+        raise StillhouseError(f"nothing was written. Mend {wrong}.") from None
 
 
 @contextmanager
@@ -120,10 +150,18 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--tenant", required=True)
     add.add_argument("--requests-per-minute", type=int)
     add.add_argument("--tokens-per-minute", type=int, help="prompt and answer together")
+    add.add_argument("--budget-usd", type=float, help="of its tenant, all its keys together")
+    add.add_argument("--budget-period", choices=get_args(PeriodName), default="month")
     add.add_argument("--expires-days", type=int, choices=range(1, 3651), metavar="1..3650")
     add.add_argument("--path", action="append", help="may ask this alone; /v1/ is all below it")
     disable = commands.add_parser("disable", parents=[shared], help="refuse a key from now on")
     disable.add_argument("--id", required=True)
+    budget = commands.add_parser("budget", parents=[shared], help="say what a tenant may spend")
+    budget.add_argument("--tenant", required=True)
+    amount = budget.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--usd", type=float)
+    amount.add_argument("--none", action="store_true", help="take its budget away")
+    budget.add_argument("--period", choices=get_args(PeriodName), default="month")
     return parser
 
 
@@ -131,7 +169,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says; the key alone goes to standard output.
 
     Raises:
-        StillhouseError: no file is named; what `add_key` and `disable_key` find wrong.
+        StillhouseError: no file is named; what the command's function finds wrong.
     """
     asked = _parser().parse_args(arguments)
     if asked.file is None:
@@ -140,6 +178,11 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if asked.command == "disable":
         disable_key(file, asked.id)
         sys.stderr.write(f"key {asked.id} is refused from now on\n")
+        return
+    if asked.command == "budget":
+        set_budget(file, asked.tenant, asked.usd, asked.period)
+        told = "no budget" if asked.none else f"{asked.usd:g} USD a {asked.period}"
+        sys.stderr.write(f"tenant {asked.tenant} has {told} from now on\n")
         return
     presented, key = add_key(file, asked.tenant, _limits(asked))
     sys.stderr.write(f"key {key.id} of tenant {key.tenant}, shown this once; {file} has its hash\n")
@@ -153,6 +196,8 @@ def _limits(asked: argparse.Namespace) -> dict[str, Any]:
         "tokens_per_minute": asked.tokens_per_minute,
         "expires": None if days is None else datetime.now(UTC) + timedelta(days=days),
         "paths": tuple(asked.path) if asked.path else None,
+        "budget_usd": asked.budget_usd,
+        "budget_period": asked.budget_period,
     }
 
 

@@ -26,6 +26,7 @@ from pydantic import Field
 from starlette.routing import Route
 
 from serving._baseline_service import answer_items, tell_batch
+from serving._cascade.opening import check_cascade
 from serving._entry import MODEL_NAME, Entry
 from serving._entry_gate import guard_entry, guard_model
 from serving._items import Answer, Item, ServiceError
@@ -37,6 +38,8 @@ from serving._observing import Observers, observers_from, show_metrics
 from serving._openai_requests import Limits
 from serving._openai_routes import build_app
 from serving._openapi import describe
+from serving._page.facts import show_facts
+from serving._page.route import page_route
 from serving._request_log import log_as_json
 from serving._service_settings import ServiceSettings
 from serving._student_service import check_student, open_student
@@ -186,7 +189,11 @@ class Baseline:
 
 LIMITS = Limits(answers=settings().max_answers)
 ROUTES = build_app(ENTRY, LIMITS, openapi=describe(VERSION, OPERATIONS, LIMITS, [MODEL_NAME]))
-ROUTES.routes.insert(0, Route("/metrics", show_metrics(observers)))
+ROUTES.routes[:0] = [
+    Route("/metrics", show_metrics(observers)),
+    Route("/page.json", show_facts(ENTRY)),
+    page_route(),
+]
 
 
 @bentoml.asgi_app(ROUTES, path="/")
@@ -211,7 +218,11 @@ class Stillhouse:
         if chosen.batching == "direct":
             route, most, calls = ("/answer", 1, chosen.max_queue_items)
         student = ModelClient(address_of(Student), route, most=most, calls=calls)
-        ENTRY.open(chosen, student, ModelClient(address_of(Baseline), "/answer", most=BATCH))
+        baseline = ModelClient(address_of(Baseline), "/answer", most=BATCH)
+        try:
+            ENTRY.open(chosen, student, baseline, observers().metrics)
+        except StillhouseError as error:
+            raise SystemExit(str(error)) from None
 
     @bentoml.on_deployment
     @staticmethod
@@ -220,6 +231,7 @@ class Stillhouse:
         try:
             with chdir(Path(__file__).parent.parent):  # a Bento's, as in the models' processes
                 check_student(settings())
+                check_cascade(settings())
         except StillhouseError as error:
             raise SystemExit(str(error)) from None
 
@@ -261,6 +273,18 @@ class Stillhouse:
         """The student's answer."""
         asked = native_asked(prompt, context, slots, decoding, answers)
         work = ENTRY.generate(asked, ctx.request.scope["state"])
+        return await reply(ctx.request, ctx.response, work)
+
+    @bentoml.api
+    async def cascade(
+        self,
+        prompt: Prompt,
+        ctx: bentoml.Context,
+        context: str | None = None,
+        slots: Slots | None = None,
+    ) -> Any:
+        """The answer of the first model that is sure of its own."""
+        work = ENTRY.ask_cascade(native_asked(prompt, context, slots), ctx.request.scope["state"])
         return await reply(ctx.request, ctx.response, work)
 
     @bentoml.api

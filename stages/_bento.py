@@ -61,6 +61,8 @@ class Parts:
     student: Path
     baseline: Path
     """The two model folders."""
+    route: Path | None
+    """The file of the cascade, where there is one for these models."""
     requirements: list[str]
     labels: Mapping[str, str]
     description: str
@@ -159,6 +161,8 @@ def lay_out(parts: Parts, context: Path) -> None:
     shutil.copytree(parts.serving, context / "serving", ignore=ignored)
     shutil.copytree(parts.student, context / STUDENT)
     shutil.copytree(parts.baseline, context / "models/baseline")
+    if parts.route is not None:
+        shutil.copy(parts.route, context / "models/route.json")
     # what the service asks for the model's folder: the winner on any device is what is here
     winner = {"folder": STUDENT, "model_sha256": digest(parts.student)}
     _io.write_json(context / "models/winner.json", {"cpu": winner, "cuda": winner})

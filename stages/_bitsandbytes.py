@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from serving._quantized_embedding import quantize_embeddings, tied_head
-from serving._transformers_model import BITSANDBYTES_PRODUCTS, keep_odd_layers_as_stored
+from serving._transformers_model import BITSANDBYTES_WARNS, keep_odd_layers_as_stored
 from stages._params.quantize import Variant
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -45,7 +45,8 @@ def quantize_model(model: Any, variant: Variant) -> Any:
     if variant.scheme in DTYPES:
         _cast_rest(model, dtype)
         return model.eval()
-    logging.getLogger(BITSANDBYTES_PRODUCTS).setLevel(logging.ERROR)
+    for name in BITSANDBYTES_WARNS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     kept = [head] if (head := tied_head(model)) else []
     for name, layer in list(model.named_modules()):
         if name not in kept and (type(layer) is nn.Linear or isinstance(layer, Conv1D)):

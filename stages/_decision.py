@@ -96,6 +96,11 @@ def _choose(
     names = ", ".join(contender.name for contender in passing)
     noisy = ", ".join(contender.name for contender in passing if contender.noisy)
     doubt = f" The machine was busy while it measured {noisy}: benchmark again." if noisy else ""
+    if winner.answered_on not in (None, device):
+        doubt += (
+            f" Its scores are of answers made on {winner.answered_on}: set run.device to {device} "
+            f"and answer again before it ships there."
+        )
     return winner, f"On {device} {winner.name} wins: {why} (passed: {names}).{doubt}"
 
 
@@ -118,6 +123,7 @@ def _candidate(device: Device, contender: Contender, front: set[str]) -> dict[st
         "failed": [gate.to_dict() for gate in _failed(contender)],
         "pareto": contender.name in front,
         "noisy": contender.noisy,
+        "answered_on": contender.answered_on,
         "model_sha256": contender.sha256,
         "figures": dict(contender.figures),
         "gates": [gate.to_dict() for gate in contender.gates],

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import StillhouseError
-from stages._scores import Rows, Score
+from stages._scores import Rows, Score, percentiles
 
 Scores = NDArray[np.float64]
 """A score per text, shape [texts]; higher means more likely wrong."""
@@ -47,7 +47,7 @@ def paired_auroc(planted: Scores, clean: Scores, weights: Rows, confidence: floa
     point = auroc(planted, clean)
     totals = weights.sum(axis=1) ** 2
     resampled = ((weights @ _wins(planted, clean)) * weights).sum(axis=1) / totals
-    low, high = _percentiles(resampled, confidence)
+    low, high = percentiles(resampled, confidence)
     return Score(point, low, high, "auroc|ties:half|clean:the same texts|bootstrap:prompts")
 
 
@@ -94,9 +94,3 @@ def _wins(planted: Scores, clean: Scores) -> Rows:
     """1 where a planted text scores above a clean one, 0.5 where equal, shape [planted, clean]."""
     ahead = np.sign(planted[:, None] - clean[None, :])
     return np.asarray((ahead + 1.0) / 2.0)
-
-
-def _percentiles(values: Scores, confidence: float) -> tuple[float, float]:
-    tail = 100.0 * (1.0 - confidence) / 2.0
-    low, high = np.percentile(values, [tail, 100.0 - tail])
-    return float(low), float(high)

@@ -34,6 +34,7 @@ from stages._sentences import Encoder
 from stages._similarity import similarity_statistics
 
 MIN_SLICE = 20  # prompts; an interval over fewer says nothing
+LOGPROBS = ("mean_logprob", "min_logprob")  # how sure a decoder was; the baseline has a confidence
 
 Example = dict[str, Any]
 
@@ -226,6 +227,7 @@ def per_prompt_rows(examples: Sequence[Example], result: Scored) -> list[Example
             "output": result.answers[number]["text"],
             "references": example.get("references") or [],
             "confidence": result.answers[number].get("confidence"),
+            **{name: result.answers[number].get(name) for name in LOGPROBS},
             "scores": {name: values[number] for name, values in scores.items()},
             **_slot_findings(result.checks, number),
             **_unsupported(result, number),

@@ -68,6 +68,8 @@ def at_most(
     """The interval's upper bound must not exceed the threshold."""
     detectable = score.high - score.score
     told = f"{prompts} prompts can detect a loss of {detectable:.3g}"
+    if score.low == score.high:
+        told = f"no resample of {prompts} prompts differs"
     verdict: Verdict = "inconclusive"
     if prompts < min_prompts:
         reason = f"{told}, and a verdict needs {min_prompts} prompts"

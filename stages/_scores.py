@@ -193,7 +193,7 @@ def corpus_score(statistics: Statistics, weights: Rows, confidence: float) -> Sc
         confidence: level of the interval, 0.95 for the 2.5th to the 97.5th percentile.
     """
     resampled = statistics.combine(weights @ statistics.rows)
-    low, high = _percentiles(resampled, confidence)
+    low, high = percentiles(resampled, confidence)
     score = float(statistics.combine(statistics.rows.sum(axis=0)))
     return Score(score, low, high, statistics.signature)
 
@@ -243,12 +243,13 @@ def _paired(
             f"prompts and {theirs.signature} on {len(theirs.rows)}. Score both again."
         )
     resampled = compare(ours.combine(weights @ ours.rows), theirs.combine(weights @ theirs.rows))
-    low, high = _percentiles(resampled, confidence)
+    low, high = percentiles(resampled, confidence)
     point = compare(ours.combine(ours.rows.sum(axis=0)), theirs.combine(theirs.rows.sum(axis=0)))
     return Score(float(point), low, high, f"paired {kind}|{ours.signature}")
 
 
-def _percentiles(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+def percentiles(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """Bounds of the middle `confidence` of resampled values, as an interval has them."""
     tail = 100.0 * (1.0 - confidence) / 2.0
     low, high = np.percentile(values, [tail, 100.0 - tail])
     return float(low), float(high)

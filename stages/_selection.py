@@ -35,6 +35,8 @@ class Contender:
     """Only the student and its variants can win."""
     noisy: bool = False
     """Whether the machine changed its speed during the benchmark."""
+    answered_on: str | None = None
+    """Device that made the answers its scores are of; None where it was not told."""
 
     @property
     def passed(self) -> bool:

@@ -1,8 +1,8 @@
 """Package: the winner, the baseline and the service as a Bento that answers as it was measured.
 
 Reads   models/winner.json and the model folders that it names, models/baseline, serving/,
-        reports/evaluate/ (the winner's scores), data/prepared/calibration.jsonl (golden requests),
-        requirements/ (exact pins)
+        models/route.json, reports/evaluate/ (the winner's scores), requirements/ (exact pins),
+        data/prepared/calibration.jsonl (golden requests)
 Writes  models/bento/cpu.bento, and cuda.bento where there is a winner on CUDA,
         reports/package/release.json (tag, digests, scores, parity, bytes)
 Run     python -m stages.package
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from serving._cascade.route import read_route
 from serving.contract import CONTRACT_NAME, digest, read_contract
 from serving.errors import StillhouseError
 from stages import _bento, _golden, _io
@@ -37,6 +38,7 @@ SERVICE, ROUTE = "serving.service:Stillhouse", "/generate"
 INPUTS = {
     "winner": Path("models/winner.json"),
     "baseline": Path("models/baseline"),
+    "route": Path("models/route.json"),
     "serving": Path("serving"),
     "evaluate": Path("reports/evaluate"),
     "calibration": Path("data/prepared/calibration.jsonl"),
@@ -129,6 +131,18 @@ def read_scores(folder: Path, choice: Choice) -> dict[str, Any]:
     return {n: v for n, v in report.items() if isinstance(v, Mapping) and "score" in v}
 
 
+def route_for(path: Path, student: str, baseline: str) -> Path | None:
+    """The route, where it was made for the models that are packed: the service refuses another.
+
+    `student` and `baseline` are their digests.
+    """
+    if not path.is_file():
+        return None
+    packed = {"student": student, "baseline": baseline}
+    rungs: dict[str, str] = {rung.name: rung.model_sha256 for rung in read_route(path).rungs}
+    return path if all(rungs.get(name, own) == own for name, own in packed.items()) else None
+
+
 def describe(inputs: Mapping[str, Path], choice: Choice) -> _bento.Parts:
     """What goes into the Bento of one device."""
     engine = read_contract(choice.folder, check_files=False).engine
@@ -139,6 +153,7 @@ def describe(inputs: Mapping[str, Path], choice: Choice) -> _bento.Parts:
         serving=inputs["serving"],
         student=choice.folder,
         baseline=inputs["baseline"],
+        route=route_for(inputs["route"], choice.sha256, digest(inputs["baseline"])),
         requirements=_bento.choose_requirements(engine, choice.device == "cuda", inputs),
         labels={
             "candidate": choice.candidate,

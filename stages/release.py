@@ -117,13 +117,16 @@ def _benchmark(root: Path, candidate: str, device: Device) -> dict[str, Any]:
 
 
 def _bento(root: Path, winners: Winners) -> str | None:
-    """Tag of the Bento that was packaged from the CPU winner, if it was."""
+    """Tags of the Bentos that were packaged from these winners, the CPU's first, if any was."""
     if not (root / PACKAGE).is_file():
         return None
-    package = _io.read_json(root / PACKAGE)
-    winner = winners["cpu"]
-    same = winner is not None and package.get("model_sha256") == winner["model_sha256"]
-    return package.get("bento_tag") if same else None
+    made = _io.read_json(root / PACKAGE).get("bentos", {})
+    tags = [
+        made[device]["bento_tag"]
+        for device, winner in winners.items()
+        if winner and made.get(device, {}).get("model_sha256") == winner["model_sha256"]
+    ]
+    return ", ".join(tags) or None
 
 
 def _bring_into_force(root: Path, chain: list[Record], decision: Decision) -> Record:

@@ -32,7 +32,7 @@ from stages._stage import print_line, run_stage
 
 REFERENCE = "student"  # the unquantized student
 VARIANTS = "variants"  # folder of its variants
-ROLES = {"baseline": "traditional", "teacher": "LLM"}
+ROLES = {"baseline": "traditional", "student": "student", "teacher": "LLM"}
 INPUTS = {
     "evaluate": Path("reports/evaluate"),
     "benchmark": Path("reports/benchmark"),
@@ -227,6 +227,7 @@ def _contenders(
                 gates=[*gates[name], *machine] if eligible else [],
                 eligible=eligible,
                 noisy=bool((benchmark or {}).get("machine", {}).get("noisy")),
+                answered_on=str(model.get("device", device)).partition(":")[0],
             )
         )
     return found
@@ -247,9 +248,9 @@ def _write_comparison(
     rows = []
     for name, devices in benchmarks.items():
         listed = name in measured
-        if listed and name not in ROLES and not is_eligible(params, name):
+        if listed and name not in ROLES and params.answer.folder(name).parent.name != VARIANTS:
             continue  # control and rungs of the ladder
-        role = ROLES.get(name, "student" if listed else "other")
+        role = ROLES.get(name, "student" if listed and is_eligible(params, name) else "other")
         for device, report in devices.items():
             evaluation = measured[name].report if listed else None
             row = describe(name, role, evaluation, {**report, "device": device})

@@ -64,6 +64,7 @@ def test_the_digest_follows_the_weights(folder):
         (lambda f: (f / "contract.json").write_text("[]"), "no schema_version"),
         (lambda f: edit(f, schema_version=99), "schema version 99, this program reads up to 2"),
         (lambda f: edit(f, colour="red"), r"unknown fields \['colour'\]"),
+        (lambda f: edit(f, decoding=None, limits="x"), "limits is str 'x'; decoding is NoneType"),
     ],
     ids=[
         "changed",
@@ -79,6 +80,7 @@ def test_the_digest_follows_the_weights(folder):
         "list",
         "newer",
         "unknown",
+        "kinds",
     ],
 )
 def test_a_damaged_folder_is_refused_with_the_reason(folder, damage, message):

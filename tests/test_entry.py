@@ -9,12 +9,15 @@ from entry_cases import Account
 
 from serving._entry import Entry
 from serving._entry_items import Prepared
+from serving._entry_streams import StudentStreams
 from serving._items import Answer, Choice, Item, ServiceError
 from serving._lifecycle import Lifecycle
 from serving._native import native_asked
 from serving._observing import RequestRecord
 from serving._openai_responses import Begun, Ended, ModelCard, Piece
+from serving._paying import Paying
 from serving._service_settings import ServiceSettings
+from serving._spending.budgets import open_budgets
 
 
 class Preparing:
@@ -60,6 +63,8 @@ def opened(**changes):
     entry.student = entry.baseline = Model()
     entry.preparer = Preparing()
     entry.card = ModelCard("student", 0, "us")
+    entry.paying = Paying(open_budgets(lambda _tenant: None), 1.0, 30.0)
+    entry.streams = StudentStreams(entry.student, entry.lifecycle, entry.paying, None)
     return entry
 
 

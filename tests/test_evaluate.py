@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from structure import dvc_stages, out_paths
 from tiny_sentences import write_sentence_model
 from toy import write_prepared
 
@@ -92,6 +93,14 @@ def test_metrics_that_are_not_asked_for_are_absent(paths):
     params = check_params({"answer": CANDIDATES, "evaluate": settings}, Path("params.yaml"))
     summary = evaluate(params, inputs, outputs)
     assert set(summary["good"]) == {"chrf", "tokens_per_answer"}
+
+
+def test_another_metric_setting_answers_nothing_anew():
+    answer, scored = dvc_stages()["answer"], dvc_stages()["evaluate"]
+    assert "evaluate" in scored["params"]
+    assert not any(param.split(".")[0] == "evaluate" for param in answer["params"])
+    assert not any("metrics" in dep or "evaluat" in dep for dep in answer["deps"])
+    assert not any(out.startswith("data/answers") for out in out_paths(scored))
 
 
 def test_answers_to_other_prompts_are_refused(paths):

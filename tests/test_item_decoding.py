@@ -84,6 +84,22 @@ def test_streams_are_the_predictors_own(predictor, decoding):
     assert "".join(said[:-1]) == expected.text
 
 
+def test_samples_of_different_seeds_share_a_batch_and_stay_their_own(predictor):
+    variants = Variants(predictor, 8192, 4)
+    items = [
+        Item(id=str(seed), prompt=TEXTS[1], decoding={**SAMPLE, "seed": seed}) for seed in (3, 4, 3)
+    ]
+    assert len({variants.of(item).name for item in items}) == 1
+    with scheduling(predictor, max_rows=4) as scheduler:
+        answers = [future.result(SECONDS) for future in scheduler.submit_many(items)]
+    assert [answer.batch_rows for answer in answers] == [3, 3, 3]
+    for item, answer in zip(items, answers, strict=True):
+        alone = predictor.using({"max_new_tokens": 16, **item.decoding})
+        assert_same(answer, alone.answer([Request(TEXTS[1])]))
+    assert answers[0].choices[0].text == answers[2].choices[0].text
+    assert answers[0].choices[0].text != answers[1].choices[0].text
+
+
 def test_several_samples_are_answer_manys(predictor):
     (expected,) = predictor.using({"max_new_tokens": 16, **SAMPLE}).answer_many(
         [Request(TEXTS[0])], 3

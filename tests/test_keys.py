@@ -254,7 +254,7 @@ def test_a_mode_that_is_mended_is_noticed(file):
 
 def test_the_commands_mistakes_are_one_line(file, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["keys", "add", "--file", str(file), "--tenant", "no spaces"])
-    with pytest.raises(SystemExit, match=r"error: no key was made\. Mend tenant"):
+    with pytest.raises(SystemExit, match=r"error: nothing was written\. Mend tenant"):
         keys.main()
     assert not file.exists()
     made(file)

@@ -92,6 +92,27 @@ def test_an_unknown_variant_and_a_quantized_student_are_refused(prepared, made, 
         quantize(params, {"student": prepared / "student"}, {"model": tmp_path / "other"})
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("contract.json", None, r"student has no contract\.json \(found: config\.json"),
+        ("contract.json", '{"schema_version": 99}', "schema version 99, this program reads up to"),
+        ("model.safetensors", "other weights", r"model\.safetensors was changed"),
+        ("tokenizer.json", None, r"tokenizer\.json is missing"),
+    ],
+)
+def test_a_damaged_student_is_refused_and_nothing_is_made(prepared, tmp_path, name, text, message):
+    shutil.copytree(prepared / "student", tmp_path / "student")
+    (tmp_path / "student" / name).unlink()
+    if text is not None:
+        (tmp_path / "student" / name).write_text(text)
+    with pytest.raises(StillhouseError, match=message) as caught:
+        make(tmp_path, tmp_path, scheme="int8")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "variants").exists()
+    assert not (tmp_path / "reports").exists()
+
+
 def test_no_prompts_to_check_on_are_told(prepared, tmp_path):
     shutil.copytree(prepared / "student", tmp_path / "student")
     for name, text in (("train", ""), ("validation", "")):

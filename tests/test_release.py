@@ -222,12 +222,12 @@ def test_a_winner_on_cuda_has_its_own_aliases_scores_and_figures(project):
 
 
 def test_the_bento_of_the_winner_is_named_and_no_other(project):
-    package = {"bento_tag": "stillhouse:abc", "model_sha256": "e" * 64}
-    _io.write_json(project / "reports/package/release.json", package)
+    packed = {"bento_tag": "stillhouse:abc", "model_sha256": "e" * 64}
+    _io.write_json(project / "reports/package/release.json", {"bentos": {"cpu": packed}})
     assert release(PARAMS, project, COMMAND)["bento"] is None
     win(project, "nf4")
-    package["model_sha256"] = digest(project / "models/variants/nf4")
-    _io.write_json(project / "reports/package/release.json", package)
+    packed["model_sha256"] = digest(project / "models/variants/nf4")
+    _io.write_json(project / "reports/package/release.json", {"bentos": {"cpu": packed}})
     assert release(PARAMS, project, COMMAND)["bento"] == "stillhouse:abc"
 
 

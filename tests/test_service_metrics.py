@@ -13,7 +13,9 @@ from metric_samples import samples, value
 from prometheus_client import Histogram
 
 from serving import _memory_use
+from serving._cascade.series import CASCADE_SERIES
 from serving._items import STATUS
+from serving._live.series import LIVE_SERIES
 from serving._memory_use import Memory, memory_of, process_tree, service_root, tree_memory
 from serving._metric_series import ROUTES, SCRAPED, SERIES, route_of
 from serving._metrics import Metrics, forget_dead
@@ -23,11 +25,14 @@ from serving.errors import StillhouseError
 
 ROOT = Path(__file__).parent.parent
 
+EVERYWHERE = [s for s in (*SERIES, *CASCADE_SERIES, *LIVE_SERIES) if () not in s.labels.values()]
+"""Series whose labels are known beforehand."""
+
 
 def test_every_series_is_there_at_zero_before_anything_happens():
     found = samples(Metrics().exposition())
     names = {key[0].removesuffix("_count") for key in found}
-    lacking = {f"stillhouse_{s.name}" for s in SERIES if s.name != "model_info"} - names
+    lacking = {f"stillhouse_{s.name}" for s in EVERYWHERE} - names
     assert not lacking
     assert all(
         v == 0 for key, v in found.items() if not key[0].endswith(("memory_bytes", "_created"))
@@ -129,7 +134,7 @@ def test_the_document_names_every_series_with_its_labels():
     text = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `stillhouse_(\w+)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
     told = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
-    assert told == {s.name: (s.kind, set(s.labels)) for s in (*SERIES, *SCRAPED)}
+    assert told == {s.name: (s.kind, set(s.labels)) for s in (*SERIES, *SCRAPED, *CASCADE_SERIES)}
     assert len(rows) == len(told)
 
 

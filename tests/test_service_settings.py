@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from serving._cascade.settings import CascadeSettings
 from serving._keys import FILE_VARIABLE, LINES_VARIABLE, Key
 from serving._service_settings import PREFIX, ServiceSettings, check_digest
 from serving.errors import StillhouseError
@@ -74,6 +75,15 @@ def test_a_deadline_that_bentoml_would_answer_before_is_refused(seconds):
     assert "\n" not in str(caught.value)
 
 
+def test_wrong_settings_of_the_cascade_are_told_together_and_no_key_is_shown():
+    wrong = {"STILLHOUSE_CACHE": "maybe", "STILLHOUSE_TEACHER_INSECURE": "yes"}
+    with pytest.raises(StillhouseError) as caught:
+        CascadeSettings.from_environment(wrong | {"STILLHOUSE_TEACHER_KEY": "sh_secret"})
+    assert all(name in str(caught.value) for name in wrong)
+    assert "sh_secret" not in str(caught.value)
+    assert "sh_secret" not in repr(CascadeSettings(teacher_key="sh_secret"))
+
+
 def test_the_longest_deadline_is_accepted():
     assert ServiceSettings.from_environment({"STILLHOUSE_DEADLINE_S": "140"}).deadline_s == 140
 
@@ -84,8 +94,8 @@ def document():
 
 def test_the_document_has_every_setting_with_its_default():
     rows = dict(re.findall(r"^\| `(STILLHOUSE_\w+)` \|([^|]*)\|", document(), re.MULTILINE))
-    for one in fields(ServiceSettings):
-        default = "" if one.default is None else f"`{one.default}`"
+    for one in (*fields(ServiceSettings), *fields(CascadeSettings)):
+        default = "" if one.default in (None, "") else f"`{one.default}`"
         assert rows.get(PREFIX + one.name.upper(), "none").strip() == default, one.name
 
 

@@ -16,6 +16,7 @@ from stages._params.label import Label
 from stages._params.package import Package
 from stages._params.prepare import Prepare
 from stages._params.quantize import Quantize
+from stages._params.route import Route
 from stages._params.select import Select
 from stages._params.teacher import Teacher
 
@@ -49,6 +50,7 @@ class Params(Section):
     ladder: Ladder = Ladder()
     benchmark: Benchmark = Benchmark()
     select: Select = Select()
+    route: Route = Route()
     package: Package = Package()
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""What requests cost: prices, budgets that fail closed, sums per tenant and rung."""
