@@ -18,8 +18,9 @@ from serving._items import ServiceError
 from serving._keys import open_keyring
 from serving._lifecycle import Lifecycle
 from serving._native import CheckNativeBodies
-from serving._observing import ObserveRequests, Observers
-from serving._openai_errors import error_response
+from serving._observing import ObserveRequests, Observers, record_of
+from serving._openai_errors import RequestError, error_response
+from serving._openai_routes import request_id
 from serving._probes import LifecycleGate
 from serving._queue_bound import QueueBound
 from serving._rates import open_rates
@@ -37,7 +38,7 @@ def guard_entry(app: ASGIApp, lifecycle: Lifecycle, observers: Callable[[], Obse
     settings = ServiceSettings.from_environment(os.environ)
     keyring = open_keyring(os.environ)
     admission = Admission(
-        CheckNativeBodies(app),
+        RefuseLineBreaks(CheckNativeBodies(app)),
         settings=limits_of(settings, keyring.configured),
         keyring=keyring,
         rates=open_rates(settings.rates, settings.rates_ca),
@@ -69,6 +70,24 @@ def limits_of(settings: ServiceSettings, keyed: bool = False) -> AdmissionSettin
 def guard_model(app: ASGIApp, lifecycle: Lifecycle) -> ASGIApp:
     """What stands before a model's routes."""
     return LifecycleGate(RefusePickle(app), lifecycle)
+
+
+class RefuseLineBreaks:
+    """Answers 404 to a path with a line break: BentoML's mounts do not match one, and what is
+    behind them would answer in another form."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on all other paths."""
+        if scope["type"] == "http" and "\n" in scope["path"]:
+            fault = RequestError("no such path. Correct it.", "unknown_url", 404)
+            record_of(scope).refusal = fault.refusal
+            response = error_response(fault, request_id(scope.setdefault("state", {})))
+            await response(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
 
 class RefusePickle:

@@ -57,8 +57,15 @@ class Operation:
     """What the events of a stream hold, where `stream` is true."""
 
 
+class LifecycleState(BaseModel):
+    """Where the service is in its life."""
+
+    state: str
+    why: str | None = None
+
+
 LIFECYCLE = (
-    Operation("/livez", "get", "Whether the process lives", "text/plain", None, (500,), None),
+    Operation("/livez", "get", "Whether the process lives", LifecycleState, None, (503,), None),
     Operation("/readyz", "get", "Whether requests are taken", "text/plain", None, (503,), None),
     Operation("/metrics", "get", "Figures for Prometheus", "text/plain", None, (500,), None),
 )

@@ -65,7 +65,11 @@ def test_a_chat_is_answered_whole_and_as_a_stream(service):
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
     said = "".join(delta.get("content", "") for delta in deltas)
     assert (done, said) == ("[DONE]", whole["choices"][0]["message"]["content"])
-    assert chunks[-1]["usage"] == whole["usage"]
+    used, streamed = whole["usage"], chunks[-1]["usage"]
+    assert streamed.keys() == used.keys()
+    counts = ("prompt_tokens", "completion_tokens", "total_tokens")
+    assert [streamed[name] for name in counts] == [used[name] for name in counts]
+    assert all(one["cost_by_rung"] == {"student": one["cost_usd"]} for one in (used, streamed))
 
 
 @pytest.mark.parametrize(
