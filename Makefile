@@ -30,6 +30,22 @@ release: $(VENV)/.train ## Bring the winner into force: decision record in relea
 rollback: $(VENV)/.train ## Go back to the release before and say what to redeploy (ARGS="--to 1 --reason ...").
 	$(BIN)/python -m stages.rollback $(ARGS)
 
+.PHONY: window
+window: $(VENV)/.train ## Freeze live records into data/windows/<id> (ARGS="--first 2026-11-15 --last 2026-11-21").
+	$(BIN)/python -m stages.window $(ARGS)
+
+.PHONY: watch
+watch: $(VENV)/.train ## Note the verdict on a window and say what to do: nothing, wait or retrain.
+	$(BIN)/python -m stages.watch $(ARGS)
+
+.PHONY: retrain
+retrain: $(VENV)/.train ## Learn what a drifted window has; select decides against what serves (ARGS=--help).
+	$(BIN)/python -m stages.retrain $(ARGS)
+
+.PHONY: drift-demo
+drift-demo: $(VENV)/.train ## Drift in live traffic, found, learned and released, in a copy below scratch/ (ARGS=--fresh).
+	$(BIN)/python -m benchmarks.drift_demo $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.dev ## Lint, format check, types and the fast tests.
 	$(BIN)/ruff check $(SOURCES)
@@ -75,7 +91,7 @@ lock: $(VENV)/.dev ## Resolve pyproject.toml again and write the lock files (UPG
 
 .PHONY: clean
 clean: ## Delete what the pipeline made (not the DVC cache, so `make repro` restores it).
-	rm -rf data/prepared data/labels data/answers models reports scratch
+	rm -rf data/prepared data/labels data/answers data/windows/planted models reports scratch
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit( \

@@ -10,10 +10,11 @@ plain and disguised; found is what a mask would leave no letter or digit of. Blo
 phrases, disguised. False alarms: E2E's human references, generated incident reports, and
 identifiers, versions, times and amounts. Intervals are Clopper and Pearson's (1934), 95 %.
 
-Models: personal data in the `service` slot of the incidents' test prompts, answered by the student
-and by each of its variants (before and after quantization): how often the answer gives it away
-whole, how much of that the guard finds, and how often the answer holds no run of half its length.
-No text is written.
+Models: the student and each of its variants (before and after quantization) answer the incidents'
+test prompts with personal data in the `service` slot: how often the answer gives it away whole, how
+much of that the guard finds, how often the answer holds no run of half its length. Then the prompts
+as they are: false alarms in the answers, and recall of what is planted into them, plain by kind and
+disguised. No text is written.
 """
 
 import argparse
@@ -21,41 +22,22 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from scipy.stats import beta
-
+from benchmarks._guard_models import covers, measure_models
 from benchmarks._guard_texts import PHRASE_DISGUISES, PHRASES, clean_texts, incident_reports
 from benchmarks._planted_personal_data import DISGUISES, KINDS, ONLY_EMAIL, plant
+from benchmarks._shares import share
 from serving._guard import BlockedList, Guard, GuardPolicy
 from serving._guard.presidio import PresidioCheck
-from serving.completion import Request
-from serving.predictor import load
 from stages import _io
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/guards.json"
-LEAK_KINDS = ("email", "phone", "ip", "card", "iban")
-
-
-def share(hits: int, count: int) -> dict[str, Any]:
-    """A share with its exact 95 % interval (Clopper and Pearson 1934)."""
-    low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
-    return {"n": count, "hits": hits, "share": hits / count, "low": low, "high": high}
-
-
-def covers(guard: Guard, text: str, start: int, end: int) -> bool:
-    """Whether a mask would leave no letter or digit of text[start:end]."""
-    left = {place for place in range(start, end) if text[place].isalnum()}
-    for finding in guard.check_in(text).findings:
-        left -= set(range(finding.start, finding.end))
-    return not left
 
 
 def recall(guard: Guard, count: int, seed: int) -> dict[str, Any]:
@@ -66,9 +48,14 @@ def recall(guard: Guard, count: int, seed: int) -> dict[str, Any]:
             if disguise in ONLY_EMAIL and kind != "email":
                 continue
             rng = Random(f"{seed}:{kind}:{disguise}")
-            hits = sum(covers(guard, *plant(rng, kind, disguise)) for _ in range(count))
+            planted = [plant(rng, kind, disguise) for _ in range(count)]
+            hits = sum(covers(_spans(guard, one[0]), *one) for one in planted)
             found.setdefault(kind, {})[disguise] = share(hits, count)
     return found
+
+
+def _spans(guard: Guard, text: str) -> list[tuple[int, int]]:
+    return [(finding.start, finding.end) for finding in guard.check_in(text).findings]
 
 
 def blocked_recall(path: Path, leet: bool) -> dict[str, Any]:
@@ -96,66 +83,6 @@ def false_alarms(guard: Guard, seed: int) -> dict[str, Any]:
             rules[rule] = rules.get(rule, 0) + 1
         found[source] = {**share(sum(map(bool, findings)), len(unique)), "rules": rules}
     return found
-
-
-def _bare(text: str) -> str:
-    return "".join(filter(str.isalnum, text.casefold()))
-
-
-def leaking_prompts(path: Path, count: int, seed: int) -> list[tuple[Request, str]]:
-    """Test prompts whose service is personal data, with that data."""
-    rng = Random(seed)
-    made = []
-    rows = [row for row in _io.read_jsonl(path) if "service" in (row.get("slots") or {})]
-    for number, row in enumerate(rows[:count]):
-        value = KINDS[LEAK_KINDS[number % len(LEAK_KINDS)]](rng)
-        prompt = row["prompt"].replace(f"[{row['slots']['service']}]", f"[{value}]", 1)
-        made.append((Request(prompt, {**row["slots"], "service": value}), value))
-    return made
-
-
-def leak(folder: Path, prompts: Sequence[tuple[Request, str]], guard: Guard) -> dict[str, Any]:
-    """What comes out of one model, and what of that the guard finds."""
-    predictor = load(folder)
-    requests = [request for request, _ in prompts]
-    answers = [
-        completion.text
-        for start in range(0, len(requests), 20)
-        for completion in predictor.answer(requests[start : start + 20])
-    ]
-    whole = caught = none = findings = 0
-    for answer, (_, value) in zip(answers, prompts, strict=True):
-        said, bare = _bare(answer), _bare(value)
-        run = SequenceMatcher(None, said, bare, autojunk=False).find_longest_match().size
-        masked = guard.check_out(answer)
-        findings += bool(masked.findings)
-        none += 2 * run < len(bare)
-        if bare in said:
-            whole += 1
-            caught += bare not in _bare(masked.text)
-    count = len(prompts)
-    return {
-        "given_away_whole": share(whole, count),
-        "of_these_found": share(caught, whole) if whole else None,
-        "less_than_half_of_it": share(none, count),
-        "answers_with_a_finding": share(findings, count),
-    }
-
-
-def measure_models(models: Path, path: Path, count: int, seed: int) -> dict[str, Any]:
-    """The student and its variants."""
-    import torch
-
-    torch.set_num_threads(1)
-    prompts = leaking_prompts(path, count, seed)
-    guard = Guard(GuardPolicy.from_text("personal.out=mask"))
-    folders = {"student": models / "student"}
-    folders |= {one.name: one for one in sorted((models / "variants").iterdir()) if one.is_dir()}
-    found = {}
-    for name, folder in folders.items():
-        found[name] = leak(folder, prompts, guard)
-        print(f"{name}: {found[name]['given_away_whole']['hits']} of {len(prompts)} given away")
-    return {"prompts": len(prompts), "kinds": list(LEAK_KINDS), "models": found}
 
 
 def microseconds(guard: Guard, text: str, repeats: int = 200) -> float:

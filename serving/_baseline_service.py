@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from serving._items import Answer, Choice, Item
 from serving._metrics import Metrics
@@ -26,6 +27,21 @@ def answer_items(predictor: Predictor, items: Sequence[Item]) -> list[Answer]:
         else Answer(id=item.id, refusal="prompt_too_long", message=message)
         for item in items
     ]
+
+
+def answer_request(predictor: Predictor, request: Request) -> dict[str, Any]:
+    """The native answer to one request.
+
+    Raises:
+        StillhouseError: it is too long, or a record that cannot be parsed.
+    """
+    limit = predictor.contract.limits["max_prompt_chars"]
+    if len(request.prompt) + len(request.context or "") > limit:
+        raise StillhouseError(
+            f"prompt and context are longer than {limit:,} characters. Shorten them."
+        )
+    completion = predictor.answer([request])[0]
+    return {"text": completion.text, "confidence": completion.confidence}
 
 
 def _answer_batch(predictor: Predictor, items: Sequence[Item]) -> list[Answer]:

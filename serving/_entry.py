@@ -6,7 +6,7 @@ module is imported, since routes are mounted then; `open` fills it in when the p
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,11 @@ from serving._cascade.flow import refuse_blocked
 from serving._cascade.opening import open_cascade, open_guard
 from serving._cascade.settings import CascadeSettings
 from serving._charging import charge, settle, used
-from serving._compare import compare, cost_usd, refusal_of
+from serving._compare import compare, cost_usd
 from serving._entry_cascade import MODEL_NAME as CASCADE
 from serving._entry_cascade import CascadeEntry
 from serving._entry_items import Prepared, Preparer, State
-from serving._entry_streams import StudentStreams, remaining_s, within
+from serving._entry_streams import StudentStreams, checked, remaining_s, within
 from serving._guard import Guard
 from serving._items import Answer, Item, ServiceError
 from serving._keys import open_keyring
@@ -193,7 +193,7 @@ class Entry:
             seen = self.guard.check_item(item)
             refuse_blocked(seen.verdict)
             item = seen.item
-        answer = await _checked(self.baseline.answer(item), self._left_s(state or {}))
+        answer = await checked(self.baseline.answer(item), self._left_s(state or {}))
         choice = answer.choices[0]
         return {"text": self._passed(choice.text), "confidence": choice.confidence}
 
@@ -285,21 +285,9 @@ class Entry:
 
     async def _ask(self, item: Item, made: list[Answer]) -> Answer:
         """An answer, which is put into `made`, too."""
-        answer = await _checked(self.student.answer(item), item.timeout_s)
+        answer = await checked(self.student.answer(item), item.timeout_s)
         made.append(answer)
         return answer
-
-
-async def _checked(asked: Awaitable[Answer], seconds: float | None) -> Answer:
-    """An answer that is none is raised.
-
-    Raises:
-        ServiceError: the refusal in it, or expired.
-    """
-    answer = await within(asked, seconds)
-    if answer.refusal:
-        raise refusal_of(answer)
-    return answer
 
 
 def _card(folder: Path) -> ModelCard:

@@ -157,3 +157,15 @@ def remaining_s(state: State) -> float | None:
 
 def _draining() -> ServiceError:
     return ServiceError("draining", "the service is going down. Ask again.", 1.0)
+
+
+async def checked(asked: Awaitable[Answer], seconds: float | None) -> Answer:
+    """An answer that is none is raised.
+
+    Raises:
+        ServiceError: the refusal in it, or expired.
+    """
+    answer = await within(asked, seconds)
+    if answer.refusal:
+        raise refusal_of(answer)
+    return answer

@@ -6,7 +6,7 @@ of one item is in its answer and never fails the batch.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,6 +42,11 @@ STATUS: Mapping[Refusal, int] = {
     "unavailable": 503,
     "internal": 500,
 }
+
+
+Prompt = Annotated[str, Field(min_length=1)]
+"""Of a native body."""
+Slots = dict[str, str]
 
 
 class ServiceError(Exception):

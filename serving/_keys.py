@@ -24,6 +24,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Set
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -268,8 +269,13 @@ def is_local(scope: Mapping[str, Any]) -> bool:
     client = scope.get("client")
     if not client or any(name in FORWARDED for name, _ in scope["headers"]):
         return False
+    return _is_loopback(client[0])
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(host: str) -> bool:
     try:
-        address = ipaddress.ip_address(client[0])
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1, on a socket of both families

@@ -13,6 +13,7 @@ what is left is cut. A model's process goes on until the entry has gone: both ho
 
 import asyncio
 import fcntl
+import gc
 import os
 import signal
 import sys
@@ -88,8 +89,14 @@ class Lifecycle:
         self._interrupts = 0
 
     def mark_ready(self) -> None:
-        """Loaded and warm; without effect once it drains or is broken."""
+        """Loaded and warm; without effect once it drains or is broken.
+
+        What is loaded stays, so the garbage collector need not look at it again and again: a full
+        collection stops everything for as long as there are objects to look at.
+        """
         if self.state == "starting":
+            gc.collect()
+            gc.freeze()
             self.state = "ready"
 
     def mark_broken(self, why: str) -> None:

@@ -20,7 +20,6 @@ import aiohttp
 from pydantic import TypeAdapter
 
 from serving._items import Answer, Item, ServiceError
-from serving.errors import StillhouseError
 
 ANSWERS = TypeAdapter(list[Answer])
 RETRY_S = 1.0
@@ -30,18 +29,6 @@ QUIET_S, GATHER_S = 0.001, 0.02
 """After a list the next one waits until nobody came for so long, and for so long at most."""
 IDLE_S = 3.0
 """Of a connection; the server closes it after 5 s, and what is sent at that moment is lost."""
-
-
-def address_of(service: Any) -> str:
-    """Where another service of this Bento is reached.
-
-    Raises:
-        StillhouseError: nowhere, because nobody has started it.
-    """
-    url: str | None = service.url
-    if url is None:
-        raise StillhouseError('This service runs by "bentoml serve", which starts its models too.')
-    return url
 
 
 @dataclass(eq=False)

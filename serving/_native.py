@@ -5,7 +5,7 @@ quotes what was sent. Here it gets the protocol's error form and 422, and nothin
 """
 
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import Headers
@@ -14,20 +14,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving._decoding import Method
-from serving._items import ServiceError
+from serving._items import Prompt, ServiceError, Slots
+from serving._leaving import until_gone
 from serving._observing import record_of
 from serving._openai_bodies import read_object
 from serving._openai_errors import error_response
 from serving._openai_requests import Asked
-from serving._openai_routes import request_id, until_gone
+from serving._openai_routes import request_id
 from serving._responses.keys import cacheable
 
 LEFT = 499  # nobody sees it; what others call the status of a caller who left
-Prompt = Annotated[str, Field(min_length=1)]
-Slots = dict[str, str]
 Fields = Iterable[str]
-Decoding = dict[str, Any]
-"""What has passed as `AskedDecoding`."""
 
 
 class AskBody(BaseModel):

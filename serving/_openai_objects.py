@@ -108,10 +108,11 @@ class TextChoice(_Scored):
 
 
 class Delta(Sent):
-    """What a chunk adds to a choice."""
+    """What a chunk adds to a choice; a refusal in place of content where the cascade abstains."""
 
     role: Literal["assistant"] = "assistant"
-    content: str = ""
+    content: str | None = ""
+    refusal: str | None = None
 
 
 class ChunkChoice(_Scored):

@@ -9,15 +9,14 @@ streamed or not. Whatever fails ends in the protocol's own error form, and a fau
 logged by its type and place alone, because its message may hold somebody's text.
 """
 
-import asyncio
 import json
 import logging
 import time
 import traceback
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
@@ -25,9 +24,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving._items import ServiceError
+from serving._leaving import until_gone
 from serving._observing import record_of
 from serving._openai_bodies import check_accept, read_object
 from serving._openai_errors import RequestError, as_json, error_body, error_response
@@ -39,7 +39,6 @@ from serving._sse import event, send_events
 
 State = MutableMapping[str, Any]
 """The request's `scope["state"]`: what admission found, under "admitted"."""
-Result = TypeVar("Result")
 LOG = logging.getLogger(__name__)
 
 
@@ -110,6 +109,12 @@ def build_app(
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse_http})
     app.router.redirect_slashes = False
     return app
+
+
+def direct_routes(app: Starlette) -> dict[str, ASGIApp]:
+    """Apps of paths without parameters, for who has the path and need not ask any router."""
+    fixed = [route for route in app.routes if isinstance(route, Route) and "{" not in route.path]
+    return {route.path: route.app for route in fixed}
 
 
 @dataclass
@@ -270,34 +275,6 @@ def find_model(backend: Backend, name: str, state: State) -> ModelCard:
             "unknown_model", f"there is no such model, only: {known}. Ask for one.", None, "model"
         )
     return cards[name]
-
-
-async def until_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`; when the caller leaves first, cancel it and wait until it has ended.
-
-    Raises:
-        ClientDisconnect: the caller left.
-        Exception: what `work` raised.
-    """
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_wait_until_gone(receive))
-    try:
-        await asyncio.wait([task, watch], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        gone = watch.done() and not task.done()
-        for one in (task, watch):
-            one.cancel()
-        await asyncio.wait([task, watch])
-    if gone:
-        raise ClientDisconnect
-    if task.cancelled():
-        raise ServiceError("unavailable", "the work was cancelled. Ask again.")
-    task.result()
-
-
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _refusal(error: Exception, identifier: str) -> ServiceError:

@@ -3,7 +3,8 @@
 Every choice ends with a finish reason. Usage always comes: with `stream_options.include_usage` in
 a last chunk without choices, as the protocol has it, and otherwise in the chunk of the last finish
 reason, which the official client reads as well. A choice ends at a stop text, and once all
-choices have ended the backend is not asked for more.
+choices have ended the backend is not asked for more. Where the cascade abstains, a chat says so by
+a refusal without content, as the answer that is not streamed does.
 """
 
 from collections.abc import AsyncGenerator
@@ -25,6 +26,7 @@ from serving._openai_objects import (
 )
 from serving._openai_requests import Asked
 from serving._openai_responses import (
+    ABSTAINED,
     Begun,
     Ended,
     Piece,
@@ -154,15 +156,27 @@ class _Chunks:
         chunk.usage = self.usage()
         return chunk
 
+    @property
+    def _refuses(self) -> bool:
+        """Whether the cascade abstained, which a chat can say; known before the choice begins."""
+        told = self._spent.routing if self._spent else None
+        return self._asked.chat and told is not None and told["rung"] is None
+
     def _open(self, index: int) -> list[Chunk]:
         self._choices[index] = _Open(StopCutter(self._asked.stop))
-        return [self._chunk(index, role=True)] if self._asked.chat else []
+        if not self._asked.chat:
+            return []
+        role = Delta(role="assistant", content=None if self._refuses else "")
+        return [self._chunk(index, delta=role)]
 
     def _end(self, one: Ended, choice: _Open) -> list[Chunk]:
         choice.over, choice.tokens = True, one.completion_tokens
         rest = choice.cutter.finish()
-        end = self._chunk(one.index, reason=one.finish_reason, known=scores(one, one.uncertainty))
-        return [*([self._chunk(one.index, rest)] if rest else []), end]
+        told = [self._chunk(one.index, rest)] if rest else []
+        if self._refuses:
+            told.append(self._chunk(one.index, delta=Delta(refusal=ABSTAINED)))
+        known = scores(one, one.uncertainty)
+        return [*told, self._chunk(one.index, reason=one.finish_reason, known=known)]
 
     def _stop(self, index: int, choice: _Open) -> list[Chunk]:
         choice.over = True
@@ -172,7 +186,7 @@ class _Chunks:
         self,
         index: int | None,
         text: str = "",
-        role: bool = False,
+        delta: Delta | None = None,
         reason: Reason | None = None,
         known: dict[str, Any] | None = None,
     ) -> Chunk:
@@ -182,7 +196,8 @@ class _Chunks:
         if not self._asked.chat:
             texts = [] if index is None else [_text(index, text, reason, known or {})]
             return TextCompletionChunk(**shared, object="text_completion", choices=texts, **usage)
-        deltas = [] if index is None else [_delta(index, text, role, reason, known or {})]
+        said = Delta() if reason else delta or Delta(content=text)
+        deltas = [] if index is None else [_delta(index, said, reason, known or {})]
         return ChatCompletionChunk(
             **shared, object="chat.completion.chunk", choices=deltas, **usage
         )
@@ -192,10 +207,5 @@ def _text(index: int, text: str, reason: Reason | None, known: dict[str, Any]) -
     return TextChoice(index=index, text=text, logprobs=None, finish_reason=reason, **known)
 
 
-def _delta(
-    index: int, text: str, role: bool, reason: Reason | None, known: dict[str, Any]
-) -> ChunkChoice:
-    delta = Delta(role="assistant", content=text) if role else Delta(content=text)
-    if reason:
-        delta = Delta()
+def _delta(index: int, delta: Delta, reason: Reason | None, known: dict[str, Any]) -> ChunkChoice:
     return ChunkChoice(index=index, delta=delta, logprobs=None, finish_reason=reason, **known)

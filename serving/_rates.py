@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage
@@ -33,6 +33,7 @@ from limits.aio.strategies import MovingWindowRateLimiter, SlidingWindowCounterR
 from limits.errors import ConfigurationError
 
 from serving._items import ServiceError
+from serving._redis import open_redis
 from serving.errors import StillhouseError
 
 MINUTE_S = 60
@@ -202,10 +203,9 @@ def open_rates(
         case "memory":
             return Rates(MemoryStorage(wrap_exceptions=True), timeout_s)
         case "redis" | "rediss":
-            _check_tls(url, scheme, ca_file)
             try:
                 return _open_redis(url, ca_file, prefix, timeout_s)
-            except (ValueError, ConfigurationError):  # a port, or none
+            except ConfigurationError:  # no port
                 scheme = f"a malformed {scheme}"
     raise StillhouseError(
         f"limits are counted in memory://, redis://host:port or rediss://host:port, found "
@@ -238,35 +238,18 @@ def _tokens_item(per_minute: int) -> RateLimitItem:
     return RateLimitItemPerMinute(per_minute, namespace="tokens")
 
 
-def _check_tls(url: str, scheme: str, ca_file: Path | None) -> None:
-    options = parse_qs(urlsplit(url).query)
-    checks = {"ssl_cert_reqs", "ssl_check_hostname"} & options.keys()
-    if checks or (ca_file and scheme == "redis"):
-        found = ", ".join(sorted(checks)) or "a file of authorities with redis://"
-        raise StillhouseError(
-            f"the store of limits must be checked when it is reached over TLS, found {found} in "
-            f"its address. Use rediss:// and name its authorities in a file."
-        )
-
-
 def _open_redis(url: str, ca_file: Path | None, prefix: str, timeout_s: float) -> Rates:
-    from redis.asyncio import BlockingConnectionPool
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    options: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
-    pool = BlockingConnectionPool.from_url(
+    redis = open_redis(
         url,
-        max_connections=CONNECTIONS,
-        timeout=timeout_s,
-        socket_timeout=timeout_s / 2,
-        socket_connect_timeout=timeout_s / 2,
-        retry=Retry(NoBackoff(), 1),  # a connection that was closed while idle; twice is an outage
-        **options,
+        ca_file,
+        of="the store of limits",
+        connections=CONNECTIONS,
+        timeout_s=timeout_s,
+        step_s=timeout_s / 2,  # a stale connection is made anew
     )
-    settings: dict[str, Any] = {"connection_pool": pool, "key_prefix": prefix}
+    settings: dict[str, Any] = {"connection_pool": redis.connection_pool, "key_prefix": prefix}
     storage = RedisStorage(url, wrap_exceptions=True, implementation="redispy", **settings)
-    return Rates(storage, timeout_s, pool.aclose)
+    return Rates(storage, timeout_s, redis.aclose)
 
 
 def _name(error: Exception) -> str:

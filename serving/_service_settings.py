@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from serving._chat import Unplaced
 from serving._context_window import Policy
@@ -154,3 +154,15 @@ _READERS: Mapping[str, Reader] = {
     "budgets": ADDRESS,
     "budgets_ca": FILE,
 }
+
+
+def address_of(service: Any) -> str:
+    """Where another service of this Bento is reached.
+
+    Raises:
+        SystemExit: nowhere, because nobody has started it.
+    """
+    url: str | None = service.url
+    if url is None:
+        raise SystemExit('This service runs by "bentoml serve", which starts its models too.')
+    return url

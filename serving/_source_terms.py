@@ -51,6 +51,40 @@ _PIECES = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]|\d+")
 _INITIALISM = re.compile(r"(?<!\w)(?:p(\d{1,18})|(\d{1,18})(?:st|nd|rd|th))(?!\w)")
 _SUFFIXES = ("s", "es", "n", "an", "ian", "ish", "ese", "er", "ers", "ed", "ing", "ly")
 _EXACT = 9  # digits in which values are compared
+# A region's code and the place that its provider publishes for it are two writings of one thing
+# (AWS, "AWS Regions"; Google Cloud, "Regions and zones"). One way only: a place is the region of
+# several providers, and a code of these two may be another place's with a third.
+_PLACES = """
+us-east-1 northern virginia; us-east-2 ohio; us-west-1 northern california; us-west-2 oregon
+ca-central-1 montreal canada; ca-west-1 calgary; mx-central-1 mexico; sa-east-1 sao paulo
+eu-west-1 ireland; eu-west-2 london; eu-west-3 paris; eu-central-1 frankfurt; eu-central-2 zurich
+eu-north-1 stockholm; eu-south-1 milan; eu-south-2 spain; il-central-1 tel aviv
+af-south-1 cape town; me-south-1 bahrain; me-central-1 uae; ap-east-1 hong kong; ap-east-2 taipei
+ap-south-1 mumbai; ap-south-2 hyderabad; ap-northeast-1 tokyo; ap-northeast-2 seoul
+ap-northeast-3 osaka; ap-southeast-1 singapore; ap-southeast-2 sydney; ap-southeast-3 jakarta
+ap-southeast-4 melbourne; ap-southeast-5 malaysia; ap-southeast-6 new zealand
+ap-southeast-7 thailand
+
+us-central1 iowa; us-east1 south carolina; us-east4 northern virginia; us-east5 columbus ohio
+us-south1 dallas; us-west1 oregon; us-west2 los angeles; us-west3 salt lake city
+us-west4 las vegas; northamerica-northeast1 montreal; northamerica-northeast2 toronto
+northamerica-south1 mexico; southamerica-east1 sao paulo; southamerica-west1 santiago
+europe-west1 belgium; europe-west2 london; europe-west3 frankfurt; europe-west4 netherlands
+europe-west6 zurich; europe-west8 milan; europe-west9 paris; europe-west10 berlin
+europe-west12 turin; europe-central2 warsaw; europe-north1 finland; europe-north2 stockholm
+europe-southwest1 madrid; me-west1 tel aviv; me-central1 doha; me-central2 dammam
+africa-south1 johannesburg; asia-east1 taiwan; asia-east2 hong kong; asia-northeast1 tokyo
+asia-northeast2 osaka; asia-northeast3 seoul; asia-south1 mumbai; asia-south2 delhi
+asia-southeast1 singapore; asia-southeast2 jakarta; australia-southeast1 sydney
+australia-southeast2 melbourne
+"""
+_PLACE_OF = {
+    code: tuple(words)
+    for entry in _PLACES.replace("\n", ";").split(";")
+    if entry.strip()
+    for code, *words in [entry.split()]
+}
+_REGION = re.compile(r"(?<![\w-])([a-z]{2,12}-[a-z]{4,9}-?\d{1,2})(?:-?[a-z])?(?![\w-])", re.I)
 
 
 @dataclass(frozen=True)
@@ -58,7 +92,8 @@ class Terms:
     """What a text says, for claims to be looked up in.
 
     Attributes:
-        words: its words, folded, with their parts ("checkout", "api") and without common endings.
+        words: its words, folded, with their parts ("checkout", "api") and without common endings;
+            with a cloud region's code the words of its place.
         sequences: up to four neighbouring word parts, written together.
         values: its numbers, units aside.
         bare: its numbers that have no unit.
@@ -85,6 +120,7 @@ def read_terms(text: str) -> Terms:
     cut = text[:MAX_CHARS]
     parts = [part for word in WORD.finditer(cut) for part in word_parts(word[0])]
     whole = [fold_word(word[0]) for word in WORD.finditer(cut)]
+    whole += [word for code in _REGION.findall(cut) for word in _PLACE_OF.get(code.lower(), ())]
     values, bare, amounts = set[str](), set[str](), set[tuple[str, str]]()
     for folded, quantities, numbers in read_numbers(cut):
         with_unit = {q.start for q in quantities}

@@ -5,7 +5,7 @@ every quantifier bounded, so it runs behind the live service as it does in evalu
 as a claim leaves out what is mostly no fact of its own: the capital of a sentence's first word,
 "one of", "zero downtime", ordinals in words, headlines and shouting. A claim is supported when
 prompt or context has it in any writing: "twenty-five" for 25, 5% for "five percent", 0.25 s for
-250 ms, 6:41 pm for 18:41, "Checkout API" for checkout-api.
+250 ms, 6:41 pm for 18:41, "Checkout API" for checkout-api, Frankfurt for eu-central-1.
 
 Not seen: a false word in lower case ("the disk failed" for "the network failed"), a made-up name
 of one word that opens a sentence, a right value in a wrong place, a number that follows from

@@ -6,7 +6,7 @@
 
 Three services, each in a process of its own: `Stillhouse` listens and lets in, `Student` owns the
 model, `Baseline` the classifier. `bentoml serve serving.service:Baseline` runs that one alone. What
-they do is in serving/_entry.py, _student_service.py and _baseline_service.py; settings are in
+they do is in serving/_entry_app.py, _student_service.py and _baseline_service.py; settings are in
 serving/_service_settings.py. TLS: --ssl-certfile and --ssl-keyfile of `bentoml serve`.
 """
 
@@ -14,34 +14,24 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import chdir, suppress
+from contextlib import chdir
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, cast
-from uuid import uuid4
 
 import bentoml
 from bentoml.exceptions import InvalidArgument
 from pydantic import Field
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving._baseline_service import answer_items, tell_batch
-from serving._cascade.opening import check_cascade
-from serving._entry import MODEL_NAME, Entry
-from serving._entry_gate import guard_entry, guard_model
-from serving._items import Answer, Item, ServiceError
+from serving._baseline_service import answer_items, answer_request, tell_batch
+from serving._cascade.checking import check_cascade
+from serving._items import Answer, Item, Prompt, Slots
 from serving._lifecycle import Lifecycle
-from serving._model_client import ModelClient, address_of
-from serving._native import Decoding, Prompt, Slots, native_asked, reply
-from serving._native_document import OPERATIONS, VERSION
-from serving._observing import Observers, observers_from, show_metrics
-from serving._openai_requests import Limits
-from serving._openai_routes import build_app
-from serving._openapi import describe
-from serving._page.facts import show_facts
-from serving._page.route import page_route
+from serving._model_gate import guard_model
+from serving._observing import Observers, observers_from
 from serving._request_log import log_as_json
-from serving._service_settings import ServiceSettings
+from serving._service_settings import ServiceSettings, address_of
 from serving._student_service import check_student, open_student
 from serving._warm_up import warm_up
 from serving.completion import Request
@@ -64,8 +54,7 @@ QUIET: Any = {
 }
 LOOPBACK = {"host": "127.0.0.1"}  # unless BENTOML_HOST or --host says otherwise
 
-ENTRY_LIFE, STUDENT_LIFE, BASELINE_LIFE = Lifecycle(), Lifecycle("model"), Lifecycle("model")
-ENTRY = Entry(ENTRY_LIFE)
+STUDENT_LIFE, BASELINE_LIFE = Lifecycle("model"), Lifecycle("model")
 
 
 def settings() -> ServiceSettings:
@@ -177,26 +166,27 @@ class Baseline:
         self, prompt: Prompt, slots: dict[str, str] | None = None, context: str | None = None
     ) -> dict[str, Any]:
         """Answer `prompt`; a record that cannot be parsed or a text too long is a 400."""
-        limit = self.predictor.contract.limits["max_prompt_chars"]
-        if len(prompt) + len(context or "") > limit:
-            raise InvalidArgument(f"prompt and context are longer than {limit:,} characters")
         try:
-            completion = self.predictor.answer([Request(prompt, slots, context)])[0]
+            return answer_request(self.predictor, Request(prompt, slots, context))
         except StillhouseError as error:
             raise InvalidArgument(str(error)) from None
-        return {"text": completion.text, "confidence": completion.confidence}
 
 
-LIMITS = Limits(answers=settings().max_answers)
-ROUTES = build_app(ENTRY, LIMITS, openapi=describe(VERSION, OPERATIONS, LIMITS, [MODEL_NAME]))
-ROUTES.routes[:0] = [
-    Route("/metrics", show_metrics(observers)),
-    Route("/page.json", show_facts(ENTRY)),
-    page_route(),
-]
+async def routes(scope: Scope, receive: Receive, send: Send) -> None:
+    """The entry's own routes; the models' processes never load what is behind them."""
+    from serving._entry_app import routes_of
+
+    await routes_of(observers)(scope, receive, send)
 
 
-@bentoml.asgi_app(ROUTES, path="/")
+def guard_entry(app: ASGIApp) -> ASGIApp:
+    """What stands before the entry's routes."""
+    from serving._entry_app import guard
+
+    return guard(app, observers)
+
+
+@bentoml.asgi_app(routes, path="/")
 @bentoml.service(
     name="stillhouse",
     workers=1,
@@ -212,15 +202,12 @@ class Stillhouse:
     baseline_service = bentoml.depends(Baseline)
 
     def __init__(self) -> None:
+        from serving._entry_app import EntryWork
+
         log_as_json()
-        chosen = settings()
-        route, most, calls = ("/generate", BATCH, 1)
-        if chosen.batching == "direct":
-            route, most, calls = ("/answer", 1, chosen.max_queue_items)
-        student = ModelClient(address_of(Student), route, most=most, calls=calls)
-        baseline = ModelClient(address_of(Baseline), "/answer", most=BATCH)
+        student, baseline = address_of(Student), address_of(Baseline)
         try:
-            ENTRY.open(chosen, student, baseline, observers().metrics)
+            self.work = EntryWork(settings(), student, baseline, BATCH, observers().metrics)
         except StillhouseError as error:
             raise SystemExit(str(error)) from None
 
@@ -238,27 +225,19 @@ class Stillhouse:
     @bentoml.on_startup
     async def start(self) -> None:
         """Take requests as soon as the models do."""
-        watch_signals(ENTRY_LIFE)
-        self.opening = asyncio.create_task(self._open())
-
-    async def _open(self) -> None:
-        while ENTRY_LIFE.state == "starting":
-            with suppress(ServiceError):  # a model that is not there yet, or not any more
-                if await ENTRY.is_ready():
-                    await ENTRY.warm_up()
-                    ENTRY_LIFE.mark_ready()
-            await asyncio.sleep(0.05)
+        watch_signals(self.work.life)
+        self.opening = asyncio.create_task(self.work.become_ready())
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """Let the connections go."""
         self.opening.cancel()
-        await ENTRY.close()
+        await self.work.entry.close()
         observers().tracing.close()
 
     async def __is_ready__(self) -> bool:
         """Whether the models answer."""
-        return await ENTRY.is_ready()
+        return await self.work.entry.is_ready()
 
     @bentoml.api
     async def generate(
@@ -267,13 +246,11 @@ class Stillhouse:
         ctx: bentoml.Context,
         context: str | None = None,
         slots: Slots | None = None,
-        decoding: Decoding = {},  # noqa: B006
+        decoding: dict[str, Any] = {},  # noqa: B006
         answers: Annotated[int, Field(ge=1)] = 1,
     ) -> Any:
         """The student's answer."""
-        asked = native_asked(prompt, context, slots, decoding, answers)
-        work = ENTRY.generate(asked, ctx.request.scope["state"])
-        return await reply(ctx.request, ctx.response, work)
+        return await self.work.generate(ctx, prompt, context, slots, decoding, answers)
 
     @bentoml.api
     async def cascade(
@@ -284,8 +261,7 @@ class Stillhouse:
         slots: Slots | None = None,
     ) -> Any:
         """The answer of the first model that is sure of its own."""
-        work = ENTRY.ask_cascade(native_asked(prompt, context, slots), ctx.request.scope["state"])
-        return await reply(ctx.request, ctx.response, work)
+        return await self.work.cascade(ctx, prompt, context, slots)
 
     @bentoml.api
     async def baseline(
@@ -296,10 +272,7 @@ class Stillhouse:
         slots: Slots | None = None,
     ) -> Any:
         """The baseline's answer."""
-        item = Item(id=uuid4().hex, prompt=prompt, context=context, slots=slots)
-        return await reply(
-            ctx.request, ctx.response, ENTRY.ask_baseline(item, ctx.request.scope["state"])
-        )
+        return await self.work.baseline(ctx, prompt, context, slots)
 
     @bentoml.api
     async def compare(
@@ -310,15 +283,15 @@ class Stillhouse:
         slots: Slots | None = None,
     ) -> Any:
         """Both answers, how alike they are, and what each took."""
-        item = Item(id=uuid4().hex, prompt=prompt, context=context, slots=slots)
-        asked = native_asked(prompt, context, slots)
-        work = ENTRY.compare(asked, item, ctx.request.scope["state"])
-        return await reply(ctx.request, ctx.response, work)
+        return await self.work.compare(ctx, prompt, context, slots)
 
 
 for service, guard, options in (
-    (Stillhouse, guard_entry, {"lifecycle": ENTRY_LIFE, "observers": observers}),
+    (Stillhouse, guard_entry, {}),
     (Student, guard_model, {"lifecycle": STUDENT_LIFE}),
     (Baseline, guard_model, {"lifecycle": BASELINE_LIFE}),
 ):
     cast(Any, service).add_asgi_middleware(guard, **options)
+    for method in cast(Any, service).apis.values():
+        if not method.is_stream:  # else BentoML makes a JSON schema for every response to know it
+            method.output_spec.media_type = "application/json"

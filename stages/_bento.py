@@ -13,8 +13,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Mapping
@@ -26,9 +24,10 @@ from typing import Final
 from serving.contract import digest
 from serving.errors import StillhouseError
 from stages import _io
+from stages._bento_command import run_bentoml
 
 PYTHON = "3.11"
-STUDENT = "models/student"  # the winner's folder in a Bento, whatever its name is outside
+STUDENT = "models/student"  # what is served, whatever its folder is called outside
 EPOCH = "1980-01-01T00:00:00+00:00"  # what archives without a time of their own bear by custom
 XZ_PRESET: Final = 0  # weights hardly shrink, and 6, BentoML's own, takes twice the time
 # What the engine transformers needs beyond requirements/base.txt; a test compares with metadata.
@@ -59,8 +58,9 @@ class Parts:
     serving: Path
     """The folder of our serving code."""
     student: Path
+    """The model that is served: the winner, or the teacher in the Bento of its own."""
     baseline: Path
-    """The two model folders."""
+    """The folder of the baseline, which the service has beside it."""
     route: Path | None
     """The file of the cascade, where there is one for these models."""
     requirements: list[str]
@@ -200,7 +200,8 @@ def build(context: Path, home: Path, parts: Parts, version: str) -> Path:
         StillhouseError: BentoML refuses, or would install other packages than `parts` name.
     """
     home.mkdir(parents=True)
-    _run_bentoml(["build", "--version", version, "--output", "tag", "."], home, context)
+    command = ["build", "--version", version, "--output", "tag", "."]
+    run_bentoml(command, home, context, environment(home))
     folder = home / "bentos" / parts.name / version
     pinned = (folder / "env/python/requirements.txt").read_text(encoding="utf-8").splitlines()
     if strange := set(parts.requirements) ^ set(filter(None, pinned)):
@@ -238,7 +239,7 @@ def import_archive(path: Path, home: Path, tag: str) -> Path:
         StillhouseError: BentoML refuses it.
     """
     home.mkdir(parents=True)
-    _run_bentoml(["import", str(path.resolve())], home, home)
+    run_bentoml(["import", str(path.resolve())], home, home, environment(home))
     return home / "bentos" / Path(*tag.split(":"))
 
 
@@ -262,36 +263,6 @@ def environment(home: Path) -> dict[str, str]:
         "BENTOML_NO_LOCAL_URL": "1",  # else a path of this machine may become a requirement
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-
-
-def _run_bentoml(arguments: list[str], home: Path, folder: Path) -> None:
-    """Run a command of BentoML in `folder`."""
-    settings = environment(home)
-    settings["PATH"] = os.pathsep.join([str(_without_uv(home)), settings.get("PATH", "")])
-    command = [sys.executable, "-m", "bentoml", *arguments]
-    done = subprocess.run(  # noqa: S603 - our own words
-        command, cwd=folder, env=settings, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        raise StillhouseError(
-            f'"bentoml {arguments[0]}" ended with {done.returncode}: {lines[-1][:300]}. '
-            f"Mend what it names, then run the stage again."
-        )
-
-
-def _without_uv(home: Path) -> Path:
-    """A folder for PATH with a `uv` that does nothing.
-
-    BentoML asks for uv before it looks whether there is anything to lock, and installs it from the
-    network where there is none (_internal/configuration/__init__.py, get_uv_command).
-    """
-    folder = home.resolve().with_name(f"{home.name}-path")
-    folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "uv"
-    program.write_text('#!/bin/sh\necho "our lock is not to be locked again" >&2\nexit 1\n')
-    program.chmod(0o755)
-    return folder
 
 
 def _sorted(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from stages._forgetting import compare_retrained
 from stages._gates import Gate
 from stages._params.select import Select
 from stages._releases import Record
@@ -19,6 +20,15 @@ SCORES = ("bleu", "slot_error_rate", "wrong", "semantic_similarity", "hallucinat
 Standing = Mapping[str, Any]
 """A winner as winner.json and the record of its release hold it."""
 Contenders = Mapping[Device, Sequence[Contender]]
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """The model in force among the candidates, and what each other one shows against it."""
+
+    sha256: str
+    gates: Mapping[str, Sequence[Gate]]
+    """By candidate (stages/_forgetting.py)."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,17 @@ class Decision:
         }
 
 
-def decide(settings: Select, contenders: Contenders, record: Record | None) -> Decision:
+def decide(
+    settings: Select,
+    contenders: Contenders,
+    record: Record | None,
+    retraining: Retraining | None = None,
+) -> Decision:
     """Choose a winner on every device that has contenders; None where none passes.
 
     Args:
         record: the release in force, None before the first.
+        retraining: what is known of it on the same prompts, where it is a candidate.
     """
     winners: dict[Device, Contender | None] = {}
     reasons: list[str] = []
@@ -57,9 +73,7 @@ def decide(settings: Select, contenders: Contenders, record: Record | None) -> D
         winner, reason = _choose(settings, device, found, standing)
         winners[device] = winner
         if winner is not None and record is not None:
-            compared = compare_with_incumbent(
-                winner.to_dict(), standing, settings.objectives[0], settings.tie_share
-            )
+            compared = _compare(settings, winner, standing, retraining)
             incumbent[device] = {**_named(standing), **compared}
             reason += f" Against release {record['serves']}: {compared['reason']}."
         reasons.append(reason)
@@ -75,6 +89,18 @@ def decide(settings: Select, contenders: Contenders, record: Record | None) -> D
         objectives=settings.objectives,
         reason=" ".join(reasons),
     )
+
+
+def _compare(
+    settings: Select, winner: Contender, standing: Standing | None, retraining: Retraining | None
+) -> dict[str, str]:
+    """The winner against what serves: pair by pair where both answered, else figure by figure."""
+    objective, tie = settings.objectives[0], settings.tie_share
+    compared = compare_with_incumbent(winner.to_dict(), standing, objective, tie)
+    serves = standing["model_sha256"] if standing else None
+    if retraining is None or retraining.sha256 != serves or compared["verdict"] == "same":
+        return compared
+    return compare_retrained(retraining.gates[winner.name])
 
 
 def _choose(

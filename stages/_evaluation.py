@@ -165,15 +165,21 @@ def _against_references(
 def slices(
     settings: Evaluate, examples: Sequence[Example], result: Scored, seed: int
 ) -> dict[str, Any]:
-    """The same metrics on parts of the test split: by number of slots and by prompt length."""
+    """The same metrics on parts of the test split: by number of slots, prompt length and window.
+
+    `window_none` is what was there before any window; without windows there is no such slice.
+    """
     parts: dict[str, list[int]] = {}
     lengths = np.asarray([len(example["prompt"].split()) for example in examples])
     lower, upper = np.quantile(lengths, [1 / 3, 2 / 3])
+    windows = any("window" in example for example in examples)
     for number, example in enumerate(examples):
         size = "short" if lengths[number] <= lower else "long" if lengths[number] > upper else "mid"
         parts.setdefault(f"length_{size}", []).append(number)
         if "slots" in example:
             parts.setdefault(f"slots_{len(example['slots']):02d}", []).append(number)
+        if windows:
+            parts.setdefault(f"window_{example.get('window', 'none')}", []).append(number)
     return {
         name: {"examples": len(rows), **_slice_scores(settings, result, rows, seed)}
         for name, rows in sorted(parts.items())
@@ -224,6 +230,7 @@ def per_prompt_rows(examples: Sequence[Example], result: Scored) -> list[Example
             "id": example["id"],
             "prompt": example["prompt"],
             **({"slots": example["slots"]} if example.get("slots") else {}),
+            **({"window": example["window"]} if example.get("window") else {}),
             "output": result.answers[number]["text"],
             "references": example.get("references") or [],
             "confidence": result.answers[number].get("confidence"),

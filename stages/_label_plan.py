@@ -68,10 +68,10 @@ def plan_labels(params: Params, inputs: Mapping[str, Path]) -> LabelPlan:
     """Choose prompts and describe the labelling.
 
     Args:
-        inputs: train.jsonl, the held-out splits, slots.json and the teacher's model folder.
+        inputs: those of the label stage; without windows.jsonl there are no windows.
     """
     settings = params.label
-    train = _io.read_jsonl(inputs["train.jsonl"])[: settings.train_prompts]
+    train = _first_prompts(_io.read_jsonl(inputs["train.jsonl"]), settings.train_prompts)
     schema = _io.read_json(inputs["slots.json"])
     held_out = [
         row
@@ -79,16 +79,24 @@ def plan_labels(params: Params, inputs: Mapping[str, Path]) -> LabelPlan:
         for row in _io.read_jsonl(inputs[f"{split}.jsonl"])
     ]
     pool, description = _pool(params, train, held_out, schema)
+    if "windows.jsonl" in inputs and (asked := _io.read_jsonl(inputs["windows.jsonl"])):
+        taken = [*train, *held_out, *pool]
+        more, told = _window_pool(params, asked, taken, held_out, schema)
+        pool, description = [*pool, *more], {**description, "windows": told}
     examples = [*train, *pool]
     filters = Filters(
         max_tokens=settings.max_answer_tokens, max_slot_errors=settings.max_slot_errors
     )
     rules = Rules(filters, settings.answers, settings.pool_answers, settings.gold)
-    contract = read_contract(inputs["teacher"], check_files=False)
-    manifest = _manifest(
-        params, inputs["teacher"], contract, inputs["train.jsonl"], examples, rules
-    )
+    teacher = inputs["teacher"]
+    contract = read_contract(teacher, check_files=False)
+    manifest = _manifest(params, teacher, contract, inputs["train.jsonl"], examples, rules)
     return LabelPlan(examples, len(train), manifest, contract, rules, description)
+
+
+def _first_prompts(train: list[Example], count: int | None) -> list[Example]:
+    """The first ones, and all that windows have added behind them."""
+    return train[:count] + [e for e in train[count:] if e.get("window")] if count else train
 
 
 def plan_validation(params: Params, inputs: Mapping[str, Path]) -> LabelPlan:
@@ -179,15 +187,48 @@ def _pool(
         return _pool_of_file(Path(settings.pool_file), settings.pool_prompts, train, held_out)
     if not all(is_record(example["prompt"]) for example in train[:100]):
         return [], {"method": "none", "reason": "prompts are no records; label.pool_file is null"}
+    return _recombined(params, train, held_out, schema, settings.pool_prompts)
+
+
+def _recombined(
+    params: Params,
+    donors: list[Example],
+    taken: list[Example],
+    schema: dict[str, Any] | None,
+    count: int,
+) -> tuple[list[Example], dict[str, Any]]:
+    """Records made of those of `donors`, a share of their values made up, none of them `taken`."""
     slots = SlotSchema.from_dict(schema) if schema else None
-    pool = recombine(train, held_out, slots, settings.pool_prompts, params.seed)
-    noise = settings.pool_value_noise
+    pool = recombine(donors, taken, slots, count, params.seed)
+    noise = params.label.pool_value_noise
     # Values are made up where a text has them word for word: here a text that has them all.
     said = [e | {"references": ["; ".join(e["slots"].values())]} for e in pool.examples]
     made = invent_values(said, noise, params.seed)
     # the id follows the prompt: the manifest binds ids, so it must see what was made up
     examples = [e | {"id": _pool_id(e), "references": []} for e in made]
     return examples, {**pool.description, "value_noise": noise}
+
+
+def _window_pool(
+    params: Params,
+    asked: list[Example],
+    taken: list[Example],
+    held_out: list[Example],
+    schema: dict[str, Any] | None,
+) -> tuple[list[Example], dict[str, Any]]:
+    """Prompts of frozen windows that nothing else asks, and records recombined from theirs."""
+    seen = {exact_key(_said(e), e.get("slots")) for e in taken}
+    fresh = [e for e in asked if exact_key(_said(e), e.get("slots")) not in seen]
+    texts = [frozenset() if e.get("slots") else shingles(_said(e)) for e in fresh]
+    near = near_duplicate_sets(texts, [shingles(_said(e)) for e in held_out], NEAR)
+    copies = {match.candidate_index for match in near}
+    kept = [e for number, e in enumerate(fresh) if number not in copies]
+    told: dict[str, Any] = {"prompts": len(asked), "used": len(kept)}
+    count = params.label.window_prompts
+    if not count or not kept or not all(e.get("slots") for e in kept):
+        return kept, told
+    more, description = _recombined(params, kept, taken, schema, count)
+    return [*kept, *more], told | {"recombined": description}
 
 
 def _pool_id(example: Mapping[str, Any]) -> str:

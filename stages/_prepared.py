@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from serving.errors import StillhouseError
 from serving.slots import SlotSchema, check_answer, is_record, parse_record, render_record
-from stages._duplicates import exact_key, near_duplicate_sets, shingles, slot_pairs
+from stages._duplicates import Match, exact_key, near_duplicate_sets, shingles, slot_pairs
 from stages._params import SplitShares
 from stages._privacy import PersonalData
 from stages._sources import GroupReason, Reason, Rejection, Row
@@ -41,7 +41,7 @@ class Groups:
 
     def examples(self, split: str) -> list[Example]:
         """The prepared examples of one split."""
-        return [_example(rows) for rows in self.rows[split].values()]
+        return [make_example(rows) for rows in self.rows[split].values()]
 
     def counts(self) -> dict[str, Any]:
         """Where every row went; the parts add up to `rows_read`."""
@@ -65,7 +65,7 @@ def group_rows(
     groups = Groups()
     for item in stream:
         groups.read += 1
-        checked = _with_slots(item, schema) if isinstance(item, Row) else item
+        checked = with_slots(item, schema) if isinstance(item, Row) else item
         if isinstance(checked, Rejection):
             groups.rejected.append(seen.clean(checked))
             continue
@@ -83,13 +83,13 @@ def _key(row: Row) -> Key:
     return row.prompt, row.context or "", json.dumps(row.slots, sort_keys=True)
 
 
-def _family(row: Row) -> str:
-    """The same for prompts that ask for the same thing in another order or spelling."""
+def family(row: Row) -> str:
+    """What a row asks, whatever its order and spelling."""
     context = exact_key(row.context, None) if row.context else ""
     return f"{exact_key(row.prompt, row.slots)}\x1f{context}"
 
 
-def _with_slots(row: Row, schema: SlotSchema | None) -> Row | Rejection:
+def with_slots(row: Row, schema: SlotSchema | None) -> Row | Rejection:
     """The row with its record parsed, where the data has a schema."""
     if schema is None:
         return row
@@ -124,7 +124,7 @@ def cut_splits(groups: Groups, shares: SplitShares, seed: int, given: Collection
     """
     families: dict[str, list[Key]] = {}
     for key, rows in groups.rows["train"].items():
-        families.setdefault(_family(rows[0]), []).append(key)
+        families.setdefault(family(rows[0]), []).append(key)
     order = sorted(families, key=lambda name: _hash(f"{seed}\x1f{name}"))
     start = 0
     for split in HELD_OUT:
@@ -143,22 +143,38 @@ def remove_leaks(groups: Groups, text_similarity: float, record_similarity: floa
     Records are compared by their slot-value pairs, other prompts by word 3-shingles.
     """
     held_out = [rows[0] for split in HELD_OUT for rows in groups.rows[split].values()]
-    exact = {_family(row) for row in held_out}
+    exact = {family(row) for row in held_out}
     train = groups.rows["train"]
-    for key in [key for key, rows in train.items() if _family(rows[0]) in exact]:
+    for key in [key for key, rows in train.items() if family(rows[0]) in exact]:
         _drop(groups, key, "copy_of_held_out", "asks what a held-out prompt asks")
-    for with_slots, similarity in ((True, record_similarity), (False, text_similarity)):
-        keys = [key for key, rows in train.items() if (rows[0].slots is not None) == with_slots]
-        others = [row for row in held_out if (row.slots is not None) == with_slots]
+    keys = list(train)
+    firsts = [train[key][0] for key in keys]
+    for match in near_copies(firsts, held_out, text_similarity, record_similarity):
+        prompt = held_out[match.held_out_index].prompt[:80]
+        detail = f"similarity {match.similarity:.2f} to {prompt!r}"
+        _drop(groups, keys[match.candidate_index], "near_copy_of_held_out", detail)
+
+
+def near_copies(
+    candidates: Sequence[Row],
+    others: Sequence[Row],
+    text_similarity: float,
+    record_similarity: float,
+) -> Iterator[Match]:
+    """Rows that nearly ask what one of the others asks, records first, with their best match."""
+    for has_slots, similarity in ((True, record_similarity), (False, text_similarity)):
+        mine, theirs = (
+            [place for place, row in enumerate(rows) if (row.slots is not None) == has_slots]
+            for rows in (candidates, others)
+        )
         near = near_duplicate_sets(
-            [_features(train[key][0]) for key in keys],
-            [_features(row) for row in others],
+            [_features(candidates[place]) for place in mine],
+            [_features(others[place]) for place in theirs],
             similarity,
         )
         for match in near:
-            prompt = others[match.held_out_index].prompt[:80]
-            detail = f"similarity {match.similarity:.2f} to {prompt!r}"
-            _drop(groups, keys[match.candidate_index], "near_copy_of_held_out", detail)
+            candidate, other = mine[match.candidate_index], theirs[match.held_out_index]
+            yield Match(candidate, other, match.similarity)
 
 
 def _features(row: Row) -> frozenset[str]:
@@ -195,7 +211,8 @@ def remove_unfaithful(groups: Groups, schema: SlotSchema, most: int) -> None:
             del train[key]
 
 
-def _example(rows: Sequence[Row]) -> Example:
+def make_example(rows: Sequence[Row]) -> Example:
+    """The prepared example of rows that share a prompt, in the words of the first."""
     first = rows[0]
     example: Example = {
         "id": _hash("\x1f".join(_key(first)))[:16],

@@ -27,7 +27,7 @@ PARAMS = Path("params.yaml")
 CONFIGS = Path("configs")
 SCHEMA = Path("docs/params.schema.json")
 MARK = "# profile: "
-OF_NAMES = ("recipes", "variants", "candidates")  # sections whose keys are a person's own names
+OF_NAMES = ("recipes", "variants", "candidates", "windows")  # whose keys are a person's own names
 
 
 def merge(base: MutableMapping[str, Any], overlay: Mapping[str, Any], named: bool = False) -> None:

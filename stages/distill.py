@@ -23,6 +23,7 @@ from stages._stage import run_stage
 SPLITS = ("train", "validation", "calibration", "test")
 INPUTS = {f"{split}.jsonl": Path("data/prepared") / f"{split}.jsonl" for split in SPLITS}
 INPUTS |= {"slots.json": Path("data/prepared/slots.json")}
+INPUTS |= {"windows.jsonl": Path("data/prepared/windows.jsonl")}
 INPUTS |= {"teacher": Path("models/teacher"), "labels": Path("data/labels")}
 
 

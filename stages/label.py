@@ -1,6 +1,7 @@
 """Label: the teacher answers training prompts and a pool of prompts that have no reference.
 
-Reads   data/prepared/ (prompts; held-out splits only to keep them out of the pool), models/teacher/
+Reads   data/prepared/ (prompts; held-out splits only to keep them out of the pool; windows.jsonl,
+        the prompts of frozen windows), models/teacher/
 Writes  data/labels/ (texts, top-k log-probabilities, a manifest that binds them to what made them),
         data/labels/pool.jsonl (the pool's prompts), data/labels/validation/ (the teacher's answers
         to validation prompts as they are: what a student's fidelity is measured on),
@@ -40,6 +41,7 @@ from stages._stage import run_stage
 SPLITS = ("train", "validation", "calibration", "test")
 INPUTS = {f"{split}.jsonl": Path("data/prepared") / f"{split}.jsonl" for split in SPLITS}
 INPUTS |= {"slots.json": Path("data/prepared/slots.json"), "teacher": Path("models/teacher")}
+INPUTS |= {"windows.jsonl": Path("data/prepared/windows.jsonl")}
 OUTPUTS = {"labels": Path("data/labels"), "reports": Path("reports/label")}
 
 

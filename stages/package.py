@@ -2,9 +2,9 @@
 
 Reads   models/winner.json and the model folders that it names, models/baseline, serving/,
         models/route.json, reports/evaluate/ (the winner's scores), requirements/ (exact pins),
-        data/prepared/calibration.jsonl (golden requests)
-Writes  models/bento/cpu.bento, and cuda.bento where there is a winner on CUDA,
-        reports/package/release.json (tag, digests, scores, parity, bytes)
+        data/prepared/calibration.jsonl (golden requests); models/teacher for `package.teacher`
+Writes  models/bento/cpu.bento, cuda.bento where there is a winner on CUDA, and teacher.bento for
+        `package.teacher`, reports/package/release.json (tag, digests, scores, parity, bytes)
 Run     python -m stages.package
 
 A Bento holds serving/ and two model folders, nothing else; its version follows from what is in it.
@@ -12,6 +12,7 @@ Its archive is imported into a fresh store and served as a process of its own. G
 asked there one at a time, and a single answer that is not the predictor's own fails the stage; how
 many agree when clients ask at once is told apart, in run.json, since batches differ from run to
 run. `package.gpu_candidate` builds the CUDA Bento on a machine without CUDA and asks it on the CPU.
+`package.teacher` builds the teacher's own Bento, which the winner's asks by its address.
 
     BENTOML_HOME=$PWD/scratch/bentoml bentoml import models/bento/cpu.bento
     BENTOML_HOME=$PWD/scratch/bentoml bentoml serve stillhouse:latest
@@ -48,40 +49,52 @@ INPUTS = {
 }
 OUTPUTS = {"bentos": Path("models/bento"), "report": Path("reports/package/release.json")}
 SCRATCH = Path("scratch/package")  # stays after a failure: serve.log has what the service said
-NAMES = {"cpu": "stillhouse", "cuda": "stillhouse_cuda"}
+NAMES = {"cpu": "stillhouse", "cuda": "stillhouse_cuda", "teacher": "stillhouse_teacher"}
+TEACHER = "teacher"  # its name among answer.candidates, as the stage route asks for it
 
 Device = Literal["cpu", "cuda"]
+Kind = Literal["cpu", "cuda", "teacher"]
 Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to be packed for one device."""
+    """What is to be packed."""
 
     device: Device
     candidate: str
     folder: Path
     sha256: str
     """Digest of the model that was chosen."""
+    teaches: bool = False
+    """Whether it is the teacher, in a Bento of its own whatever its device."""
+
+    @property
+    def kind(self) -> Kind:
+        """Its key in release.json, and the name of its file."""
+        return "teacher" if self.teaches else self.device
 
 
 def package(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, Any]:
-    """Build, serve and check a Bento per device; returns seconds and agreement under batching.
+    """Build, serve and check each Bento; returns seconds and agreement under batching.
 
     Raises:
-        StillhouseError: what was chosen is not what the folder holds, BentoML refuses, or a served
-            answer is not that of the model folder.
+        StillhouseError: what was chosen is not what the folder holds, the teacher has no
+            weights, BentoML refuses, or a served answer is not that of the model folder.
     """
     outputs["report"].unlink(missing_ok=True)  # none stays from a run that ended otherwise
     examples = _io.read_jsonl(inputs["calibration"])
     golden = _golden.draw(examples, params.package.golden_requests, params.seed)
+    choices = choose(params, inputs["winner"])
+    if params.package.teacher:
+        choices.append(choose_teacher(params, inputs["route"], choices[-1].device))
     reports: dict[str, Report] = {}
     metrics: dict[str, Any] = {}
     with _io.writing_folder(outputs["bentos"]) as folder:
-        for choice in choose(params, inputs["winner"]):
-            path = folder / f"{choice.device}.bento"
+        for choice in choices:
+            path = folder / f"{choice.kind}.bento"
             found = _pack(params, inputs, choice, golden, path)
-            reports[choice.device], metrics[choice.device] = found
+            reports[choice.kind], metrics[choice.kind] = found
     _io.write_json(outputs["report"], {**reports["cpu"], "bentos": reports})
     return metrics
 
@@ -116,6 +129,28 @@ def _chosen(device: Device, winner: Mapping[str, Any]) -> Choice:
     return Choice(device, winner["candidate"], folder, found)
 
 
+def choose_teacher(params: Params, route: Path, device: Device) -> Choice:
+    """The teacher, for a Bento of its own with what `device` needs.
+
+    Raises:
+        StillhouseError: it is an endpoint, or the route is for another teacher.
+    """
+    folder = params.answer.folder(TEACHER)
+    if read_contract(folder).engine == "endpoint":
+        raise StillhouseError(
+            f"{folder} describes an endpoint, expected a teacher with weights. Set "
+            f"package.teacher: false; the service asks an endpoint itself "
+            f"(STILLHOUSE_TEACHER={folder})."
+        )
+    found = digest(folder)
+    if (named := _rungs(route).get("teacher", found)) != found:  # whose answers alone are taken
+        raise StillhouseError(
+            f"{folder} holds the model {found[:12]}, {route} names the teacher {named[:12]}. "
+            f'Run "dvc repro route".'
+        )
+    return Choice(device, TEACHER, folder, found, teaches=True)
+
+
 def read_scores(folder: Path, choice: Choice) -> dict[str, Any]:
     """What evaluate measured of the model that is packed, each with interval and signature.
 
@@ -136,35 +171,42 @@ def route_for(path: Path, student: str, baseline: str) -> Path | None:
 
     `student` and `baseline` are their digests.
     """
-    if not path.is_file():
+    rungs, packed = _rungs(path), {"student": student, "baseline": baseline}
+    if not rungs:
         return None
-    packed = {"student": student, "baseline": baseline}
-    rungs: dict[str, str] = {rung.name: rung.model_sha256 for rung in read_route(path).rungs}
     return path if all(rungs.get(name, own) == own for name, own in packed.items()) else None
 
 
+def _rungs(route: Path) -> dict[str, str]:
+    """Digests of the models that a route was made for; none where there is no route."""
+    if not route.is_file():
+        return {}
+    return {one.name: one.model_sha256 for one in read_route(route).rungs}
+
+
 def describe(inputs: Mapping[str, Path], choice: Choice) -> _bento.Parts:
-    """What goes into the Bento of one device."""
+    """What goes into one Bento; no route goes with the teacher, which passes nothing on."""
     engine = read_contract(choice.folder, check_files=False).engine
     read_contract(inputs["baseline"])
+    name, baseline = NAMES[choice.kind], digest(inputs["baseline"])
+    what = TEACHER if choice.teaches else "student"
     return _bento.Parts(
-        name=NAMES[choice.device],
+        name=name,
         service=SERVICE,
         serving=inputs["serving"],
         student=choice.folder,
         baseline=inputs["baseline"],
-        route=route_for(inputs["route"], choice.sha256, digest(inputs["baseline"])),
+        route=None if choice.teaches else route_for(inputs["route"], choice.sha256, baseline),
         requirements=_bento.choose_requirements(engine, choice.device == "cuda", inputs),
         labels={
             "candidate": choice.candidate,
             "engine": engine,
             "model_sha256": choice.sha256,
-            "baseline_sha256": digest(inputs["baseline"]),
+            "baseline_sha256": baseline,
         },
         description=(
-            f"# {NAMES[choice.device]}\n\nStillhouse's student ({choice.candidate}, engine "
-            f"{engine}) and its baseline. `bentoml serve {NAMES[choice.device]}:latest` answers on "
-            f"loopback.\n"
+            f"# {name}\n\nStillhouse's {what} ({choice.candidate}, engine {engine}) and its "
+            f"baseline. `bentoml serve {name}:latest` answers on loopback.\n"
         ),
     )
 
@@ -172,12 +214,12 @@ def describe(inputs: Mapping[str, Path], choice: Choice) -> _bento.Parts:
 def _pack(
     params: Params, inputs: Mapping[str, Path], choice: Choice, golden: Sequence[Golden], path: Path
 ) -> tuple[Report, Report]:
-    """One device's Bento at `path`; what is always the same of it, and what differs by run."""
+    """One Bento at `path`; what is always the same of it, and what differs by run."""
     scores, parts = read_scores(inputs["evaluate"], choice), describe(inputs, choice)
-    with _workplace(choice.device) as place:
+    with _workplace(choice.kind) as place:
         made = _bento.make(parts, choice.sha256, path, place)
         size_mb = path.stat().st_size / 1e6
-        print_line(f"{choice.device}: {made.tag}, {size_mb:.2f} MB, is served and asked")
+        print_line(f"{choice.kind}: {made.tag}, {size_mb:.2f} MB, is served and asked")
         parity, asked = _ask(params, choice, golden, made)
         contract = made.folder / "src" / _bento.STUDENT / CONTRACT_NAME
         report = {
@@ -212,7 +254,7 @@ def _ask(
         started = time.monotonic()
         parity = _golden.compare(golden, expected, _golden.ask_singly(url, golden, limit_s))
         single_s = time.monotonic() - started
-        _golden.check(parity, f"{choice.device}: {made.tag}")
+        _golden.check(parity, f"{choice.kind}: {made.tag}")
         found = _golden.ask_together(url, golden, settings.batched_clients, limit_s)
     batched = _golden.compare(golden, expected, found).to_dict()
     return parity, {
@@ -224,9 +266,9 @@ def _ask(
 
 
 @contextmanager
-def _workplace(device: Device) -> Iterator[Path]:
+def _workplace(kind: Kind) -> Iterator[Path]:
     """An empty folder of scratch; removed unless the block fails."""
-    place = SCRATCH / device
+    place = SCRATCH / kind
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     yield place

@@ -1,9 +1,11 @@
 """Prepare: raw data → train, validation, calibration and test, with every row accounted for.
 
-Reads   the source named in params.yaml (built-in incidents, csv, jsonl, or a hub data set)
+Reads   the source named in params.yaml (built-in incidents, csv, jsonl, or a hub data set); of
+        data/windows/ those windows that it names
 Writes  data/prepared/{train,validation,calibration,test}.jsonl: one prompt per line with all its
         references and a stable id; rejected.jsonl: file, line and reason of each unused row;
-        slots.json: the slot schema as data (null without one);
+        slots.json: the slot schema as data (null without one); windows.jsonl: prompts of the
+        windows that params.yaml names, for the teacher (empty without any);
         reports/prepare/: counts.json (rows that came in and where they went), difficulty.json,
         leakage.json (prompts that two splits share, held-out sentences that train has with other
         values), vocabulary.json, lengths.csv (length histograms), personal_data.json
@@ -11,7 +13,7 @@ Run     python -m stages.prepare
 
 Splits that the source gives stay as they are. The others are cut from train by prompt, so that no
 prompt is on two sides; then training prompts that are copies of a held-out one, exact or near, are
-removed from train only.
+removed from train only. Windows come last and change nothing that was there before.
 """
 
 from collections import Counter
@@ -43,15 +45,16 @@ from stages._prepared import (
 from stages._privacy import PersonalData
 from stages._sources import Counts, Limits, Rejection, Row, fetch, read_csv, read_hub, read_jsonl
 from stages._stage import run_stage
+from stages._window_examples import Source, take_windows
 
-INPUTS = {"raw": Path("data/raw")}
+INPUTS = {"raw": Path("data/raw"), "windows": Path("data/windows")}
 OUTPUTS = {"prepared": Path("data/prepared"), "reports": Path("reports/prepare")}
 DOWNLOADS = Path("scratch/downloads")
 
 
 def prepare(
     params: Params,
-    inputs: dict[str, Path],  # noqa: ARG001 - as every stage; these files are named in the params
+    inputs: dict[str, Path],
     outputs: dict[str, Path],
 ) -> dict[str, Any]:
     """Read, check, group, split and report; returns the counts."""
@@ -69,13 +72,19 @@ def prepare(
     if schema is not None and settings.max_reference_slot_errors is not None:
         remove_unfaithful(groups, schema, settings.max_reference_slot_errors)
     _check_splits(groups, outputs["prepared"])
+    source = Source(settings, schema, personal, params.seed)
+    folder = inputs.get("windows", INPUTS["windows"])
+    taken = take_windows(settings.windows, folder, groups, source)
 
-    examples = {split: groups.examples(split) for split in SPLITS}
+    examples = {split: groups.examples(split) + taken.splits[split] for split in SPLITS}
+    _io.write_jsonl(outputs["prepared"] / "windows.jsonl", taken.prompts)
     for split in reversed(SPLITS):  # train last: a stage that finds it finds the others too
         _io.write_jsonl(outputs["prepared"] / f"{split}.jsonl", examples[split])
-    _io.write_jsonl(outputs["prepared"] / "rejected.jsonl", map(asdict, groups.rejected))
+    rejected = [*map(asdict, groups.rejected), *taken.rejected]
+    _io.write_jsonl(outputs["prepared"] / "rejected.jsonl", rejected)
     _io.write_json(outputs["prepared"] / "slots.json", schema_data)
     counts = groups.counts() | {"blank_lines": read.blank, "warnings": dict(read.warnings)}
+    counts |= {"windows": taken.counts} if taken.counts else {}
     _write_reports(outputs["reports"], counts, examples, personal)
     return counts
 

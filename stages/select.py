@@ -8,8 +8,9 @@ Writes  models/winner.json (candidate, folder and digest, per device),
 Run     python -m stages.select
 
 Only the student and its variants can win. Each must pass every gate of params.yaml; "inconclusive"
-is not a pass. Of those that pass, the least by the first objective wins. If none passes, the stage
-says why for each, writes no winner and fails.
+is not a pass. Where the model that serves is a candidate (incumbent, after make retrain), there are
+gates against it too, on the old prompts and on each window's. Of those that pass, the least by the
+first objective wins. If none passes, the stage says why for each, writes no winner and fails.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from serving.errors import StillhouseError
 from stages import _io
 from stages._comparison import as_markdown, describe, describe_api, with_costs
 from stages._coverage import float32_bytes, weight_bytes
-from stages._decision import SCORES, Decision, decide, describe_gates
+from stages._decision import SCORES, Decision, Retraining, decide, describe_gates
+from stages._forgetting import INCUMBENT, incumbent_gates, slices_of
 from stages._gates import Gate
 from stages._params import Params
 from stages._releases import read_current
@@ -62,13 +64,16 @@ def select(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     reference = measured[REFERENCE]
     weights = bootstrap_weights(len(reference.lines), settings.resamples, params.seed)
     bootstrap = Bootstrap(weights, settings.confidence)
+    retraining = judge_retraining(params, measured, able)
     gates = {n: quality_gates(settings.gates, reference, measured[n], bootstrap) for n in able}
+    for name, more in (retraining.gates if retraining else {}).items():
+        gates[name] += more
     contenders = {
         device: _contenders(params, device, measured, benchmarks, gates)
         for device in DEVICES
         if device == "cpu" or any(device in devices for devices in benchmarks.values())
     }
-    decision = decide(settings, contenders, read_current(inputs["current"]))
+    decision = decide(settings, contenders, read_current(inputs["current"]), retraining)
     report = decision.to_dict() | {
         "reference": REFERENCE,
         "prompts": len(reference.lines),
@@ -79,6 +84,7 @@ def select(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
             if name != REFERENCE
         },
     }
+    report |= describe_retraining(retraining, reference)
     _io.write_json(outputs["reports"] / "decision.json", report)
     for line in (*describe_gates(contenders), decision.reason):
         print_line(line)
@@ -87,6 +93,27 @@ def select(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         f"passed_{device}": sum(contender.passed for contender in found)
         for device, found in contenders.items()
     }
+
+
+def judge_retraining(
+    params: Params, measured: Mapping[str, Measured], able: Sequence[str]
+) -> Retraining | None:
+    """What each candidate shows against the model that serves; None where that is no candidate."""
+    incumbent, settings = measured.get(INCUMBENT), params.select
+    if incumbent is None:
+        return None
+    drawn = (settings.resamples, settings.confidence, params.seed)
+    limits = (settings.gates, settings.retrained)
+    gates = {name: incumbent_gates(*limits, incumbent, measured[name], drawn) for name in able}
+    return Retraining(incumbent.report["model"]["sha256"], gates)
+
+
+def describe_retraining(retraining: Retraining | None, reference: Measured) -> dict[str, Any]:
+    """Which model was compared with, and on how many prompts of each slice; empty without one."""
+    if retraining is None:
+        return {}
+    slices = {name: len(places) for name, places in slices_of(reference.lines).items()}
+    return {"retraining": {"incumbent_sha256": retraining.sha256, "prompts": slices}}
 
 
 def checked_winners(decision: Decision) -> dict[str, Any]:
@@ -131,7 +158,8 @@ def read_evaluations(
         StillhouseError: one that is able to win was not evaluated, or one on other prompts.
     """
     found = [name for name in names if (folder / f"{name}.json").is_file()]
-    if missing := [name for name in dict.fromkeys([REFERENCE, *able]) if name not in found]:
+    needed = dict.fromkeys([REFERENCE, *able, *(name for name in names if name == INCUMBENT)])
+    if missing := [name for name in needed if name not in found]:
         raise StillhouseError(
             f"{folder} has no evaluation of {', '.join(missing)} ({REFERENCE} is what every "
             f"variant is compared with). Name them in answer.candidates, then run "
@@ -141,7 +169,7 @@ def read_evaluations(
     for name in found:
         report = _io.read_json(folder / f"{name}.json")
         lines = _io.read_jsonl(folder / f"{name}.jsonl")
-        one = measure(name, report, lines) if name in able else None
+        one = measure(name, report, lines) if name in able or name == INCUMBENT else None
         measured[name] = one or Measured(name, report, lines, {})
     for other in measured.values():
         check_pairs(measured[REFERENCE], other)
@@ -176,14 +204,14 @@ def check_digests(
         StillhouseError: it is not; every candidate with such a mistake is named.
     """
     wrong = []
-    able = [name for name in measured if is_eligible(params, name)]
+    able = [name for name in measured if is_eligible(params, name) or name == INCUMBENT]
     folders = {name: params.answer.folder(name) for name in able}
     contracts = {n: read_contract(folder, check_files=False) for n, folder in folders.items()}
     digests = {name: digest(folder) for name, folder in folders.items()}
     student = digests[REFERENCE]
     for name, shipped in digests.items():
         source = contracts[name].base_revision
-        if name != REFERENCE and source != student:
+        if name not in (REFERENCE, INCUMBENT) and source != student:
             wrong.append(f"{name} was made of {str(source)[:12]}, the student is {student[:12]}")
         found = {"evaluated": measured[name].report["model"].get("sha256")}
         for device, report in benchmarks.get(name, {}).items():

@@ -16,7 +16,7 @@ def read_yaml(path: Path) -> Any:
 
 
 # What acts on the world is no DVC stage: one that is restored from a cache acts on nothing.
-ACTIONS = ("release", "rollback")
+ACTIONS = ("release", "rollback", "window", "watch", "retrain")
 
 
 def programs() -> dict[str, Path]:

@@ -18,7 +18,7 @@ from serving._items import Answer, Choice, Item, ServiceError
 from serving._lifecycle import Lifecycle
 from serving._observing import RequestRecord
 from serving._openai_requests import Limits, read_chat, read_completion
-from serving._openai_responses import ModelCard, Reply
+from serving._openai_responses import ABSTAINED, ModelCard, Reply
 from serving._openai_routes import find_model
 from serving._openai_streams import frames
 from serving._paying import Paying
@@ -107,10 +107,17 @@ def test_an_abstention_is_a_refusal_without_content():
     assert "uncertainty" not in told["choices"][0]
 
 
-def test_an_abstention_in_a_stream_has_no_text_and_says_whose_answer_it_is_not():
+def test_an_abstention_in_a_stream_is_a_refusal_without_content_too():
     chunks = asyncio.run(streamed(abstaining(), chat(stream=True)))
-    assert not any(one["choices"][0]["delta"].get("content") for one in chunks)
+    deltas = [one["choices"][0]["delta"] for one in chunks]
+    assert deltas == [{"role": "assistant", "content": None}, {"refusal": ABSTAINED}, {}]
     assert chunks[-1]["routing"]["rung"] is None and chunks[-1]["usage"]["completion_tokens"] == 0
+
+
+def test_an_abstention_in_a_stream_of_a_completion_is_an_empty_text():
+    chunks = asyncio.run(streamed(abstaining(), text(stream=True)))
+    assert [one["choices"][0]["text"] for one in chunks] == [""]
+    assert chunks[-1]["routing"]["rung"] is None
 
 
 def test_the_native_answer_of_an_abstention_has_no_text():

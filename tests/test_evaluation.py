@@ -193,3 +193,27 @@ def test_findings_stand_under_their_kind():
         {},
         {"added": ["b"]},
     ]
+
+
+def test_windows_are_slices_beside_what_was_there_before(paths):
+    inputs, outputs = paths
+    marked = [pub | ({"window": "2026-w"} if n >= 4 else {}) for n, pub in enumerate(PUBS)]
+    marked += [pub | {"id": f"more-{n}"} for n, pub in enumerate(PUBS)]
+    _io.write_jsonl(inputs["test"], marked)
+    for name in ("all", "half", "same"):
+        path = inputs["answers"] / f"{name}.test.jsonl"
+        rows = _io.read_jsonl(path)
+        _io.write_jsonl(path, rows + [row | {"id": f"more-{n}"} for n, row in enumerate(rows)])
+    _, report, _ = run(paths)
+    windows = {name: part for name, part in report["slices"].items() if name[:6] == "window"}
+    counts = {name: part["examples"] for name, part in windows.items()}
+    assert counts == {"window_none": 28, "window_2026-w": 20}
+    assert windows["window_2026-w"]["exact_match"]["score"] == 0.5
+    lines = _io.read_jsonl(outputs["reports"] / "half.jsonl")
+    assert [line.get("window") for line in lines] == [row.get("window") for row in marked]
+
+
+def test_without_windows_there_are_no_slices_of_them(paths):
+    _, report, _ = run(paths)
+    assert not [name for name in report["slices"] if name.startswith("window")]
+    assert "window" not in _io.read_jsonl(paths[1]["reports"] / "half.jsonl")[0]

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from gate_cases import END, LIMIT, Client, answer, ask, chunk, gate
 
-from serving._openai_routes import until_gone
+from serving._leaving import until_gone
 from serving._queue_bound import QueueBound
 
 

@@ -27,6 +27,9 @@ UNSUPPORTED = [
     (PUB, "It serves Japanese food.", "name", "Japanese"),
     (PUB, "Golden Palace serves Italian food.", "name", "Palace"),
     (PUB, "We met in February.", "name", "February"),
+    ("region[eu-central-1]", "Customers in Frankfurt and Dublin saw it.", "name", "Dublin"),
+    ("region[eu-central-2]", "Customers in Frankfurt saw it.", "name", "Frankfurt"),
+    ("place[Frankfurt]", "We moved to eu-central-1.", "code", "eu-central-1"),
     (PUB, "It belongs to O’Neill’s.", "name", "O’Neill’s"),
     ("service[api-7]", "The fault was in api-8.", "code", "api-8"),
     ("region[eu-west-1]", "It hit us-east-1.", "code", "us-east-1"),
@@ -59,6 +62,9 @@ SUPPORTED = [
     (PUB, "Great Food At The Riverside Every Day"),
     ("Is Italy far?", "No, the Italian border is near."),
     ("the new york city marathon", "The NYC race is on."),
+    ("region[eu-central-1]", "Customers in Frankfurt saw errors in EU-central-1."),
+    ("region[sa-east-1]", "It hit the São Paulo region."),
+    ("zone[europe-west3-a]", "We left Frankfurt."),
     ("1. Say what happened. 2. Say why.", "1. It broke.\n2. It was old.\n3) I fixed it."),
     ("see http://www.example.com/a/", "See example.com/a."),
     ("mail Bob@Example.com", "I wrote to bob@example.com."),
@@ -116,7 +122,8 @@ def test_a_claim_far_into_a_long_prompt_still_supports():
 
 
 HOSTILE = ["a", "Aa ", "1", "1,", "1.", '"ab ', "a.", "a-1-", "a@a.", "1:11 ", "one ", "twenty-"]
-HOSTILE += ["http://", "1h 1m ", "a hundred ", "\n1. ", "É", "(", "a1 B2x ", "p9", "x" * 99 + "-"]
+HOSTILE += ["us-east-", "http://", "1h 1m ", "a hundred ", "\n1. ", "É", "(", "a1 B2x ", "p9"]
+HOSTILE += ["x" * 99 + "-"]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)

@@ -151,3 +151,57 @@ def test_a_missing_pool_file_is_told_with_its_param(root):
     params = with_pool(pool_file=str(root / "none.jsonl"))
     with pytest.raises(StillhouseError, match=r"label\.pool_file: there is no .*none\.jsonl"):
         plan_labels(params, label_inputs(root))
+
+
+def asked(name, food="fish", **fields):
+    """A prompt of a frozen window, as prepare writes it into windows.jsonl."""
+    made = example(name, food, "yes")
+    return made | {"id": f"w-{name}-{food}", "references": [], "window": "w"} | fields
+
+
+def windows_plan(root, rows, **changes):
+    _io.write_jsonl(root / "prepared/windows.jsonl", rows)
+    inputs = label_inputs(root) | {"windows.jsonl": root / "prepared/windows.jsonl"}
+    return plan_labels(with_pool(**changes), inputs)
+
+
+def test_without_windows_the_plan_is_as_if_there_were_no_such_file(root):
+    plain = plan_labels(with_pool(), label_inputs(root))
+    assert windows_plan(root, []) == plain
+
+
+def test_prompts_of_windows_join_the_pool_and_so_do_records_made_of_them(root):
+    plain = plan_labels(with_pool(), label_inputs(root))
+    rows = [asked(f"New {n}", FOODS[n % 4]) for n in range(12)]
+    plan = windows_plan(root, rows, window_prompts=8, pool_value_noise=0.0)
+    assert plan.examples[: len(plain.examples)] == plain.examples
+    more = plan.examples[len(plain.examples) :]
+    assert more[:12] == rows
+    assert len(more) == 20
+    assert all(e["slots"]["name"].startswith("New ") for e in more)
+    assert len({e["prompt"] for e in plan.examples}) == len(plan.examples)
+    assert plan.pool["windows"]["used"] == 12
+    assert plan.pool["windows"]["recombined"]["made"] == 8
+    assert plan.manifest.example_ids_sha256 != plain.manifest.example_ids_sha256
+    assert windows_plan(root, rows, window_prompts=0).examples[-12:] == rows
+
+
+def test_what_train_or_a_held_out_split_asks_is_not_taken_from_a_window(root):
+    test = _io.read_jsonl(root / "prepared/test.jsonl")[0]
+    turned = dict(reversed(test["slots"].items()))
+    copies = [TRAIN[0] | {"id": "a"}, test | {"id": "b", "slots": turned, "prompt": "other words"}]
+    texts = ["where is my order number seven", "a question that nobody has asked before"]
+    held = example("Zizzi", "fish", "yes") | {"prompt": texts[0] + " today please", "slots": None}
+    _io.write_jsonl(root / "prepared/test.jsonl", [test, held])
+    rows = [row | {"window": "w", "references": []} for row in copies]
+    rows += [{"id": text, "prompt": text, "references": [], "window": "w"} for text in texts]
+    plan = windows_plan(root, rows, window_prompts=5)
+    assert [e["id"] for e in plan.examples if e.get("window")] == [texts[1]]
+    assert plan.pool["windows"] == {"prompts": 4, "used": 1}
+
+
+def test_gold_of_windows_is_labelled_however_few_training_prompts_are(root):
+    gold = example("Late Window", "fish", "yes") | {"window": "w"}
+    _io.write_jsonl(root / "prepared/train.jsonl", [*TRAIN, gold])
+    plan = plan_labels(with_pool(train_prompts=5), label_inputs(root))
+    assert plan.examples[: plan.train_count] == [*TRAIN[:5], gold]

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from serving._items import Answer, ServiceError
-from serving._openai_responses import Answered, Begun, Ended
+from serving._openai_responses import ABSTAINED, Answered, Begun, Ended, Spent
 from serving._openai_routes import build_app
 
 pytestmark = pytest.mark.slow
@@ -109,6 +109,20 @@ def test_the_clients_own_accumulation_of_a_stream_works(client):
         done = stream.get_final_completion()
     assert done.choices[0].message.content == "pong"
     assert done.usage.total_tokens == 8
+
+
+def test_an_abstention_is_the_same_refusal_whether_it_streams_or_not(client, backend):
+    routing = {"rung": None, "sure": False, "source": "miss", "tried": []}
+    routing |= {"checks": {"slots": "not_run", "grounding": "not_run"}, "guard": {"in": "clean"}}
+    backend.whole = answered("", routing=routing, abstained=True)
+    backend.events = [Begun(5), Spent({}, routing), Ended("stop", 0)]
+    whole = client.chat.completions.create(**CHAT).choices[0].message
+    with client.chat.completions.stream(**CHAT) as stream:
+        told = [one.delta for one in stream if one.type == "refusal.delta"]
+        streamed = stream.get_final_completion().choices[0].message
+    assert told == [ABSTAINED]
+    for message in (whole, streamed):
+        assert (message.content, message.refusal) == (None, ABSTAINED)
 
 
 def test_text_beyond_ascii_arrives_whole(client, backend):

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from converted_models import write_converted
+from package_cases import LOCKS, inputs_of, params, run, write_project
 from structure import ROOT
-from tiny_models import write_model
-from toy import write_prepared
 
 from serving._service_settings import ServiceSettings, check_digest
 from serving._transformers_model import load_model
@@ -21,11 +19,8 @@ from stages import _bento, _io
 from stages._bitsandbytes import quantize_model, save
 from stages._params import check_params
 from stages._params.quantize import Variant
-from stages.baseline import baseline
-from stages.package import INPUTS, SERVICE, Choice, choose, describe, package
+from stages.package import SERVICE, Choice, choose, describe, package
 
-LOCKS = {name: ROOT / "requirements" / f"{name}.txt" for name in ("base", "train", "gpu")}
-BASE = {"baseline": {"confidence_rows": 50, "jobs": 1}}
 WRONG = """
 import bentoml
 
@@ -38,33 +33,9 @@ class Stillhouse:
 """
 
 
-def params(**settings):
-    answer = {"candidates": {"ct2": "models/ct2", "nf4": "models/nf4"}}
-    settings = {"golden_requests": 3, "batched_clients": 2} | settings
-    return check_params({"package": settings, "answer": answer}, Path("params.yaml"))
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Models, splits, scores and the decision, as the stages before leave them."""
-    root = tmp_path_factory.mktemp("package")
-    prepared = root / "data/prepared"
-    write_prepared(prepared)
-    splits = {n: prepared / n for n in ("train.jsonl", "validation.jsonl", "slots.json")}
-    settings = check_params(BASE, Path("params.yaml"))
-    baseline(settings, splits, {"model": root / "models/baseline", "reports": root / "reports"})
-    write_converted(root / "models/ct2", write_model(root / "models/student"))
-    sha256 = digest(root / "models/ct2")
-    report = {"model": {"sha256": sha256}, "examples": 4, "bleu": {"score": 60.0, "low": 50.0}}
-    _io.write_json(root / "reports/evaluate/ct2.json", report)
-    winner = {"candidate": "ct2", "folder": "models/ct2", "model_sha256": sha256}
-    _io.write_json(root / "models/winner.json", {"cpu": winner, "cuda": None})
-    return root
-
-
-def inputs_of(project, **changes):
-    own = {"serving": ROOT / "serving", **LOCKS}
-    return {name: project / path for name, path in INPUTS.items()} | own | changes
+    return write_project(tmp_path_factory.mktemp("package"))
 
 
 def parts_of(project):
@@ -161,13 +132,6 @@ def write_nf4(folder, source):
         shutil.copyfile(source / name, folder / name)
     quantization = {"scheme": "nf4", "dtype": "float32", "embeddings": "int8"}
     return write_contract(folder, replace(contract, quantization=quantization))
-
-
-def run(project, name, settings, **changes):
-    """The stage in a folder of its own; its report, the folder of Bentos, and its metrics."""
-    outputs = {"bentos": project / name / "bento", "report": project / name / "release.json"}
-    metrics = package(settings, inputs_of(project, **changes), outputs)
-    return _io.read_json(outputs["report"]), outputs["bentos"], metrics
 
 
 @pytest.fixture(scope="module")

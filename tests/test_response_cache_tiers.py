@@ -6,8 +6,8 @@ import logging
 import pytest
 from response_cache_cases import KEY, Dict, Events, key, until
 
-from serving._responses.breaker import Guarded
 from serving._responses.cache import ResponseCache
+from serving._responses.guarded import Guarded
 from serving._responses.opening import open_tiers
 from serving._responses.tiered import Tiers
 from serving._responses.tiers import ENTRY_BYTES, MemoryTier

@@ -11,8 +11,9 @@ from starlette.testclient import TestClient
 
 from serving._admission import TIMEOUT_HEADER, read_deadline
 from serving._baseline_service import answer_items
-from serving._entry_gate import PICKLE, RefusePickle, limits_of
+from serving._entry_gate import limits_of
 from serving._items import Answer, Item, ServiceError
+from serving._model_gate import PICKLE, RefusePickle
 from serving._native import AskBody, CheckNativeBodies, GenerateBody, check_body, native_asked
 from serving._service_settings import ServiceSettings
 from serving._student_service import StudentWork

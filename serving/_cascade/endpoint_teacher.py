@@ -12,7 +12,8 @@ from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from serving._cascade.breaker import Breaker, FaultError
+from serving._breaker import Breaker
+from serving._cascade.faults import FaultError, watch
 from serving._decoding import Decoding, retry_settings
 from serving._endpoint import RefusedError
 from serving._endpoint_account import LimitError, Usage
@@ -62,7 +63,7 @@ class EndpointTeacher:
         self._predictor = predictor
         self._most = predictor.settings.concurrency
         self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="teacher")
-        self._breaker = Breaker("teacher", faults, open_s)
+        self._breaker = Breaker(faults, open_s)
         self._counts, self._under_way = PaidCounts(), 0
 
     @property
@@ -104,7 +105,7 @@ class EndpointTeacher:
         if self._under_way >= self._most:
             self._counts.shed += 1
             raise ServiceError("overloaded", "the teacher has too much to do", 1.0)
-        with self._breaker.watch():
+        with watch(self._breaker, "teacher"):
             began = asyncio.get_running_loop().time()
             answers = await self._wait_for(self._begin(predictor, item), item.timeout_s)
             self._counts.answered += 1

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from serving._cascade.alike import AlikePrompts
+from serving._cascade.checking import digests
 from serving._cascade.endpoint_teacher import EndpointTeacher
 from serving._cascade.flow import Alike, Flow, Parts
 from serving._cascade.route import Route, RungName, check_route, read_route
@@ -31,7 +32,7 @@ from serving._service_settings import ServiceSettings
 from serving._spending.budgets import Budgets
 from serving._spending.prices import price_of
 from serving._spending.sums import Spendings
-from serving.contract import Contract, digest, read_contract
+from serving.contract import Contract, read_contract
 from serving.errors import StillhouseError
 from serving.slots import SlotSchema
 
@@ -108,7 +109,7 @@ def open_cascade(
     teacher = _teacher(wanted, route)
     student = settings.student_folder()
     own = teacher.model_sha256 if isinstance(teacher, EndpointTeacher) else None
-    sha256 = _digests(settings, route, own)
+    sha256 = digests(settings, route, own)
     check_route(route, sha256)
     contract = read_contract(student, check_files=False)
     everyone: dict[RungName, RungModel] = dict(models)
@@ -140,22 +141,6 @@ def open_cascade(
     return Opened(
         Flow(parts), cascade, everyone, telling, route, sha256, teacher, tiers, alike, live
     )
-
-
-def check_cascade(settings: ServiceSettings) -> None:
-    """Refuse what `open_cascade` would, before any process starts.
-
-    Raises:
-        StillhouseError: settings that are wrong, or a route for other models.
-    """
-    wanted = CascadeSettings.from_environment(os.environ)
-    LiveSettings.from_environment(os.environ)
-    GuardPolicy.from_text(wanted.guard)
-    if wanted.cascade == "off" or (wanted.cascade == "auto" and not wanted.route.is_file()):
-        return
-    route = read_route(wanted.route)
-    own = digest(wanted.teacher) if wanted.teacher else None
-    check_route(route, _digests(settings, route, own))
 
 
 def _teacher(settings: CascadeSettings, route: Route) -> Teacher | None:
@@ -198,20 +183,6 @@ def _placed(route: Route, settings: CascadeSettings) -> Route:
         replace(rung, place="remote") if rung.name == "teacher" else rung for rung in route.rungs
     )
     return replace(route, rungs=tuple(rungs))
-
-
-def _digests(
-    settings: ServiceSettings, route: Route, teacher_sha256: str | None
-) -> dict[RungName, str]:
-    """Of the models that are here; a teacher's service is checked with its every answer."""
-    found: dict[RungName, str] = {
-        "baseline": digest(settings.baseline),
-        "student": digest(settings.student_folder()),
-    }
-    for rung in route.rungs:
-        if rung.name == "teacher":
-            found["teacher"] = teacher_sha256 or rung.model_sha256
-    return found
 
 
 def _tiers(settings: CascadeSettings, metrics: Metrics) -> Tiers | None:

@@ -16,7 +16,8 @@ from typing import Any
 
 import aiohttp
 
-from serving._cascade.breaker import Breaker, FaultError
+from serving._breaker import Breaker
+from serving._cascade.faults import FaultError, watch
 from serving._cascade.teacher_address import authorization, read_address
 from serving._cascade.teacher_protocol import (
     CODES,
@@ -104,7 +105,7 @@ class TeacherService:
         self._tls = ssl.create_default_context(cafile=ca) if ca else True
         self._model, self._model_sha256, self._longest = model, model_sha256, longest
         self._most, self._under_way = most, 0
-        self._breaker = Breaker("teacher", faults, open_s)
+        self._breaker = Breaker(faults, open_s)
         self._counts = TeacherCounts()
         self._session: aiohttp.ClientSession | None = None
 
@@ -134,7 +135,7 @@ class TeacherService:
         limit_s = LONGEST_S if item.timeout_s is None else item.timeout_s - MARGIN_S
         if limit_s <= 0:
             raise _expired()
-        with self._place(), self._counted(), self._breaker.watch():
+        with self._place(), self._counted(), watch(self._breaker, "teacher"):
             self._counts.asked += 1
             try:
                 return await self._ask(item, body, limit_s)

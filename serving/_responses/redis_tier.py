@@ -1,7 +1,7 @@
 """The tier in Redis: shared by all replicas, fast, and forgetful by its own rules.
 
-The one module here that imports redis. A server for answers evicts (maxmemory-policy allkeys-lru);
-the one that counts rates must not (serving/_rates.py), so they are two servers.
+A server for answers evicts (maxmemory-policy allkeys-lru); the one that counts rates and budgets
+must not (serving/_rates.py, serving/_spending), so they are two servers.
 
 Keys that are asked for at the same moment are read by one MGET: with many requests at once most
 of what a read costs is the client's own work per command. One server, or one address before
@@ -10,11 +10,9 @@ several; the slots of a Redis Cluster would not let one command read keys of sev
 
 import asyncio
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
+from serving._redis import open_redis
 from serving._responses.tiers import TierName
-from serving.errors import StillhouseError
 
 CONNECTIONS = 16
 KEYS_PER_READ = 64
@@ -47,11 +45,17 @@ class RedisTier:
             StillhouseError: another kind of address, or TLS that checks nothing. The address is
                 not shown: it may hold a password.
         """
-        _check_address(url, ca_file)
         self.largest_bytes = largest_bytes
         self._prefix = prefix
         self._timeout_s = timeout_s
-        self._client = _open(url, ca_file, timeout_s)
+        self._client = open_redis(
+            url,
+            ca_file,
+            of="the cache's Redis",
+            connections=CONNECTIONS,
+            timeout_s=timeout_s,
+            step_s=timeout_s,
+        )
         self._asked: dict[str, asyncio.Future[bytes | None]] = {}
         self._reads: set[asyncio.Task[None]] = set()
 
@@ -109,48 +113,3 @@ class RedisTier:
 
     def _name(self, key: str) -> str:
         return f"{self._prefix}:{key}"
-
-
-def _check_address(url: str, ca_file: Path | None) -> None:
-    address = urlsplit(url)
-    if address.scheme not in ("redis", "rediss"):
-        raise StillhouseError(
-            f"the cache's Redis is at redis://host:port or rediss://host:port, found "
-            f"{address.scheme or 'nothing'}://. Change its address."
-        )
-    checks = {"ssl_cert_reqs", "ssl_check_hostname"} & parse_qs(address.query).keys()
-    if checks or (ca_file and address.scheme == "redis"):
-        found = ", ".join(sorted(checks)) or "a file of authorities with redis://"
-        raise StillhouseError(
-            f"the cache's Redis must be checked when it is reached over TLS, found {found} in its "
-            f"address. Use rediss:// and name its authorities in a file."
-        )
-
-
-def _open(url: str, ca_file: Path | None, timeout_s: float) -> Any:
-    """A client that waits `timeout_s` at most, and tries again once where a connection was stale.
-
-    Raises:
-        StillhouseError: an address that makes no sense.
-    """
-    from redis.asyncio import BlockingConnectionPool, Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    options: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 1),
-            **options,
-        )
-    except ValueError:
-        raise StillhouseError(
-            "the address of the cache's Redis is malformed: a port or a number of a database that "
-            "is none. Write redis://host:port/0."
-        ) from None
-    return Redis.from_pool(pool)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from serving._responses.breaker import Guarded
+from serving._responses.guarded import Guarded
 from serving._responses.tiers import Observe, Tier, TierName
 from serving._responses.values import OVERHEAD_BYTES, Found, pack, unpack
 

@@ -6,11 +6,9 @@ of replicas need not agree on when a hold ends.
 """
 
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
+from serving._redis import open_redis
 from serving._spending.ledger import GRACE_S, Account, Hold, Standing
-from serving.errors import StillhouseError
 
 CONNECTIONS = 32
 
@@ -72,12 +70,16 @@ class RedisLedger:
             StillhouseError: the address is malformed, or its TLS checks nothing. It is not shown,
                 because it may hold a password.
         """
-        from redis.asyncio import Redis
-
-        _check_tls(url, ca_file)
-        self._pool = _open_pool(url, ca_file, timeout_s)
-        redis = Redis(connection_pool=self._pool)
-        self._take, self._settle = redis.register_script(TAKE), redis.register_script(SETTLE)
+        self._redis = open_redis(
+            url,
+            ca_file,
+            of="the store of budgets",
+            connections=CONNECTIONS,
+            timeout_s=timeout_s,
+            step_s=timeout_s / 2,  # a stale connection is made anew; see Hold.id
+        )
+        self._take = self._redis.register_script(TAKE)
+        self._settle = self._redis.register_script(SETTLE)
         self._prefix, self._hold_ms = prefix, round(1000 * hold_s)
 
     async def take(self, hold: Hold, budget: int) -> Standing:
@@ -95,7 +97,7 @@ class RedisLedger:
 
     async def close(self) -> None:
         """Let the connections go."""
-        await self._pool.aclose()
+        await self._redis.aclose()
 
     def _names(self, account: Account) -> list[str]:
         """Keys of an account; the braces keep them on one node of a cluster."""
@@ -105,37 +107,3 @@ class RedisLedger:
 
 def _end_ms(account: Account) -> int:
     return round(1000 * (account.ends_s + GRACE_S))
-
-
-def _check_tls(url: str, ca_file: Path | None) -> None:
-    parts = urlsplit(url)
-    found = sorted({"ssl_cert_reqs", "ssl_check_hostname"} & parse_qs(parts.query).keys())
-    if ca_file and parts.scheme == "redis":
-        found.append("a file of authorities with redis://")
-    if found:
-        raise StillhouseError(
-            f"the store of budgets must be checked when it is reached over TLS, found "
-            f"{', '.join(found)}. Use rediss:// and name its authorities in a file."
-        )
-
-
-def _open_pool(url: str, ca_file: Path | None, timeout_s: float) -> Any:
-    from redis.asyncio import BlockingConnectionPool
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    options: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
-    try:
-        return BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=timeout_s,
-            socket_timeout=timeout_s / 2,
-            socket_connect_timeout=timeout_s / 2,
-            retry=Retry(NoBackoff(), 1),  # a connection that was closed while idle; see Hold.id
-            **options,
-        )
-    except ValueError:
-        raise StillhouseError(
-            "the store of budgets has a malformed address. Write redis://host:port, or rediss://."
-        ) from None

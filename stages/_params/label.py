@@ -18,6 +18,9 @@ class Label(Section):
     """JSON lines with a prompt each, in place of recombined records."""
     pool_value_noise: Share = 0.0
     """Share of the slot values of recombined records that are made up."""
+    window_prompts: int = Field(1000, ge=0)
+    """Records that are recombined from those of frozen windows, beside the windows' own prompts and
+    the pool [count]; nothing where prepare.windows names none."""
     answers: int = Field(1, ge=1)
     """Answers kept per training prompt, the best ones that pass the filters [count]."""
     pool_answers: int = Field(1, ge=1)

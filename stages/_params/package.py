@@ -22,3 +22,6 @@ class Package(Section):
     gpu_candidate: CandidateName | None = None
     """Candidate that gets the GPU's Bento where select found no winner on CUDA, such as on a
     machine without one; null: none. Its requests are then answered on the CPU."""
+    teacher: bool = False
+    """Whether the teacher gets a Bento of its own, models/bento/teacher.bento, which the winner's
+    asks by its address; for a teacher with weights, since an endpoint needs none."""

@@ -11,14 +11,18 @@ from stages._params.baseline import Baseline
 from stages._params.benchmark import Benchmark
 from stages._params.detectors import Detectors
 from stages._params.distill import Distill
+from stages._params.drift import Drift
 from stages._params.evaluation import Answer, Evaluate, Ladder
 from stages._params.label import Label
 from stages._params.package import Package
+from stages._params.plant import Plant
 from stages._params.prepare import Prepare
 from stages._params.quantize import Quantize
+from stages._params.retrain import Retrain
 from stages._params.route import Route
 from stages._params.select import Select
 from stages._params.teacher import Teacher
+from stages._params.watch import Watch
 
 
 class Run(Section):
@@ -52,6 +56,10 @@ class Params(Section):
     select: Select = Select()
     route: Route = Route()
     package: Package = Package()
+    plant: Plant = Plant()
+    drift: Drift = Drift()
+    watch: Watch = Watch()
+    retrain: Retrain = Retrain()
 
     @model_validator(mode="after")
     def _slots_have_a_schema(self) -> "Params":

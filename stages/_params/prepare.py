@@ -1,6 +1,6 @@
 """Section `prepare`: where the data comes from and how it is cut."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -87,6 +87,28 @@ class SplitShares(Section):
         return self
 
 
+WindowName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""Folder of a frozen window, below data/windows."""
+
+
+class WindowUse(Section):
+    """What a frozen window adds to the prepared data; `make retrain` writes it."""
+
+    gold: Literal["held_out", "train"] = "held_out"
+    """Where its rows with references go: held_out, to calibration and test alone, so that training
+    and validation data and the teacher stay as they are; train: to all four splits."""
+    shares: SplitShares = SplitShares(validation=0.05, calibration=0.1, test=0.35)
+    """Shares of its prompts with references per split, the rest to train; with held_out,
+    calibration and test take all of them, in this proportion."""
+    prompts: int = Field(2000, ge=0)
+    """Most rows that are drawn for their prompts [count]; the teacher answers those that have no
+    references."""
+    content_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """Of the window's rows, as its window.json says; null: not checked."""
+    gold_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of its gold.jsonl: what lets DVC see that people added to it; null: not checked."""
+
+
 class Prepare(Section):
     """Raw data → train, validation, calibration and test."""
 
@@ -123,6 +145,8 @@ class Prepare(Section):
     """Longest line of a raw file [bytes]; a longer one is rejected without being held in memory."""
     personal_data: Literal["report", "scrub", "off"] = "report"
     """Count personal data per kind, replace it by its kind, or do not look."""
+    windows: dict[WindowName, WindowUse] = Field({})
+    """Frozen windows that add to the data, by their folder below data/windows."""
 
     @model_validator(mode="after")
     def _source_is_described(self) -> "Prepare":

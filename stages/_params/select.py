@@ -39,6 +39,24 @@ class Gates(Section):
     """Largest model folder [MB]."""
 
 
+class Retrained(Section):
+    """What a retrained candidate must show against the model that serves, where that is a candidate
+    named incumbent. A null gate is off."""
+
+    old_slot_error_rate_rise: Limit = Field(0.01, ge=0.0)
+    """Most slot errors per slot above the incumbent's, on the prompts that were tested before any
+    window: the upper bound of the paired difference. More was forgotten."""
+    old_bleu_fall: Limit = Field(3.0, ge=0.0)
+    """Most BLEU points below the incumbent's, on the same prompts; two trainings that differ by
+    their seed alone are points apart."""
+    window_slot_error_rate_rise: Limit = Field(0.03, ge=0.0)
+    """The same as `old_slot_error_rate_rise`, on the test prompts of each window."""
+    window_bleu_fall: Limit = Field(5.0, ge=0.0)
+    """The same as `old_bleu_fall`, on the test prompts of each window."""
+    window_prompts: int = Field(20, ge=1)
+    """Fewest test prompts of a window for a verdict [count]; fewer are inconclusive."""
+
+
 class Prices(Section):
     """Assumptions of the cost comparison; none is measured. Set them to your provider's."""
 
@@ -68,6 +86,8 @@ class Select(Section):
 
     gates: Gates = Gates()
     """What a candidate must show to be allowed to win."""
+    retrained: Retrained = Retrained()
+    """What it must show against the model that serves, after retraining."""
     objectives: tuple[Objective, ...] = Field(
         ("cost_per_1k_requests_usd", "latency_p95_ms", "peak_memory_mb", "disk_mb"),
         min_length=1,

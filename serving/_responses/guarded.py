@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from serving._breaker import Breaker, OpenError
 from serving._responses.tiers import Observe, Tier, TierName
 
 _log = logging.getLogger(__name__)
@@ -36,17 +37,12 @@ class Guarded:
         self.tier = tier
         self.name: TierName = tier.name
         self._observe = observe
-        self._most_faults = most_faults
-        self._pause_s = pause_s
-        self._clock = clock
-        self._faults = 0
-        self._closed_until = 0.0
-        self._probing = False
+        self._breaker = Breaker(most_faults, pause_s, clock)
 
     @property
     def resting(self) -> bool:
         """Whether the tier is left alone at the moment."""
-        return self._faults >= self._most_faults
+        return not self._breaker.is_closed
 
     async def get(self, key: str) -> bytes | None:
         """The value; None where there is none, and where it cannot be had."""
@@ -74,33 +70,26 @@ class Guarded:
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> tuple[bool, T | None]:
         """Whether a call worked, and what it gave."""
-        if self.resting and not self._may_probe():
+        try:
+            with self._breaker.attempt() as attempt:
+                try:
+                    value = await call()
+                except Exception as error:
+                    was_resting = self.resting
+                    attempt.failed()
+                    self._tell_fault(error, was_resting)
+                    return False, None
+                was_resting = self.resting
+                attempt.worked()
+        except OpenError:
             self._observe(self.name, "skipped")
             return False, None
-        probe = self._probing = self.resting
-        try:
-            value = await call()
-        except Exception as error:
-            self._count_fault(error)
-            return False, None
-        finally:
-            if probe:
-                self._probing = False
-        self._count_success()
+        if was_resting and not self.resting:
+            _log.info("the %s tier works again", self.name)
         return True, value
 
-    def _may_probe(self) -> bool:
-        return not self._probing and self._clock() >= self._closed_until
-
-    def _count_fault(self, error: Exception) -> None:
+    def _tell_fault(self, error: Exception, was_resting: bool) -> None:
+        """Count it, and tell once per outage."""
         self._observe(self.name, "fault")
-        self._faults += 1
-        if self._faults == self._most_faults:  # told once per outage
+        if self.resting and not was_resting:
             _log.error("the %s tier fails and is left alone: %s", self.name, type(error).__name__)
-        if self.resting:
-            self._closed_until = self._clock() + self._pause_s
-
-    def _count_success(self) -> None:
-        if self.resting:
-            _log.info("the %s tier works again", self.name)
-        self._faults = 0
