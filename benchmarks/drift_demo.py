@@ -7,12 +7,12 @@
 In a copy of the project below scratch/drift-demo, with the profile configs/drift_demo.yaml: the
 pipeline trains, chooses and packs a small model; it is released and served. Traffic as usual goes
 through the service, then traffic of which 60 % has a product line and units that training never
-had. Each is frozen into a window and compared with the reference. For a fifth of the second
-window's rows the generator gives the references that people would give (gold.jsonl); they measure
-and do not train (retrain.gold: held_out), and all that is learned from is the teacher's answers to
-the rest. Then: watch, retrain, select against the model in force on old and new slices, release,
-serve. Before and after, the service is asked the same 300 fresh prompts of each slice, which no
-window has.
+had. Each is frozen into a window and compared with the reference. For half of the second window's
+rows the generator gives the references that people would give (gold.jsonl); whether the teacher
+must learn them or they only measure is what `make retrain` finds out (retrain.gold: auto), and the
+teacher answers the rest. Then: watch, retrain, select against the model in force on old and new
+slices, release, serve. Before and after, the service is asked the same 300 fresh prompts of each
+slice, which no window has.
 
 What the figures show is told plainly, and so is what they do not; exit code 0 where all is as it
 should be, 2 where it is not. Steps leave their results in scratch/drift-demo/marks, commands their
@@ -49,7 +49,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "scratch/drift-demo"
 RESULTS = ROOT / "benchmarks/drift_demo.json"
 PROFILE = "drift_demo"
-QUIET_ROWS, DRIFTED_ROWS, SHARE, GOLD_SHARE = 300, 1000, 0.6, 0.2
+QUIET_ROWS, DRIFTED_ROWS, SHARE, GOLD_SHARE = 300, 1000, 0.6, 0.5
 ASKED_ROWS = 300
 SEEDS = {"quiet": 501, "drifted": 502, "old": 503, "new": 504, "gold": 505}
 ROUTES = {"cascade": "/cascade", "student": "/generate"}

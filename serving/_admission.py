@@ -53,7 +53,7 @@ class AdmissionSettings:
     local_tokens_per_minute: int | None = None
     open_paths: frozenset[str] = frozenset({"/livez", "/readyz"})
     """For everybody."""
-    local_paths: frozenset[str] = frozenset({"/metrics", "/openapi.json", "/docs.json", "/"})
+    local_paths: frozenset[str] = frozenset({"/metrics", "/openapi.json", "/"})
     """For this machine, without a key; for others, with a key whose `paths` name the path itself,
     such as a monitor's. A key for all paths does not do, because callers' keys are such."""
     light_paths: frozenset[str] = frozenset({"/v1/models", "/page.json"})

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -17,16 +18,18 @@ async def until_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
         ClientDisconnect: the caller left, and the work ended by that.
         Exception: what `work` raised.
     """
-    task, gone = asyncio.current_task(), False
+    task, gone, over = asyncio.current_task(), False, False
     assert task is not None, "coroutines run in tasks"
     before = task.cancelling()
 
     async def watch() -> None:
         nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        task.cancel()
+        with suppress(Exception):  # who cannot be heard any more is gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        if not over:
+            gone = True
+            task.cancel()
 
     watcher = asyncio.create_task(watch())
     try:
@@ -38,6 +41,7 @@ async def until_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
             raise ClientDisconnect from None
         raise
     finally:
+        over = True
         watcher.cancel()
         if gone:
             task.uncancel()

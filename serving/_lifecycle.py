@@ -97,6 +97,7 @@ class Lifecycle:
         if self.state == "starting":
             gc.collect()
             gc.freeze()
+        if self.state == "starting":  # still: a signal may have come meanwhile
             self.state = "ready"
 
     def mark_broken(self, why: str) -> None:

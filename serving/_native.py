@@ -18,7 +18,7 @@ from serving._items import Prompt, ServiceError, Slots
 from serving._leaving import until_gone
 from serving._observing import record_of
 from serving._openai_bodies import read_object
-from serving._openai_errors import error_response
+from serving._openai_errors import RequestError, error_response
 from serving._openai_requests import Asked
 from serving._openai_routes import request_id
 from serving._responses.keys import cacheable
@@ -81,8 +81,11 @@ class CheckNativeBodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read a native body, check it, and let the route read it again."""
         body = BODIES.get(scope["path"]) if scope["type"] == "http" else None
-        if body is None or scope["method"] != "POST":
+        if body is None:
             await self.app(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await _refuse_method(scope, receive, send)
             return
         message = await receive()  # whole: admission has read it
         try:
@@ -102,6 +105,14 @@ class CheckNativeBodies:
             return message
 
         await self.app(scope, again, send)
+
+
+async def _refuse_method(scope: Scope, receive: Receive, send: Send) -> None:
+    """Here, since the entry's mount matches every path and leaves no router to say so."""
+    fault = RequestError("this path takes POST. Use it.", "method_not_allowed", 405)
+    record_of(scope).refusal = fault.refusal
+    identifier = request_id(scope.setdefault("state", {}))
+    await error_response(fault, identifier, {"allow": "POST"})(scope, receive, send)
 
 
 def check_body(body: type[AskBody], headers: Mapping[str, str], content: bytes) -> None:

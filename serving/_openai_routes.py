@@ -112,9 +112,10 @@ def build_app(
 
 
 def direct_routes(app: Starlette) -> dict[str, ASGIApp]:
-    """Apps of paths without parameters, for who has the path and need not ask any router."""
+    """Apps of paths without parameters that check methods themselves, for who has the path and need
+    not ask any router."""
     fixed = [route for route in app.routes if isinstance(route, Route) and "{" not in route.path]
-    return {route.path: route.app for route in fixed}
+    return {route.path: route.app for route in fixed if route.methods is None}
 
 
 @dataclass

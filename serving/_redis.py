@@ -37,13 +37,13 @@ def open_redis(
     Raises:
         StillhouseError: another kind of address, a malformed one, or TLS that checks nothing.
     """
-    _check_address(url, ca_file, of)
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
     options: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
     try:
+        _check_address(url, ca_file, of)
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=connections,

@@ -173,7 +173,7 @@ class Baseline:
 
 
 async def routes(scope: Scope, receive: Receive, send: Send) -> None:
-    """The entry's own routes; the models' processes never load what is behind them."""
+    """The entry's own routes, which match every path; models' processes never load them."""
     from serving._entry_app import routes_of
 
     await routes_of(observers)(scope, receive, send)
