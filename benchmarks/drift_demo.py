@@ -1,6 +1,6 @@
 """From drift to another model and back into service, on the built-in data: `make drift-demo`.
 
-    python -m benchmarks.drift_demo              # about twelve minutes on two idle cores
+    python -m benchmarks.drift_demo              # 39 minutes on one busy core
     … --fresh                                    # from the beginning; else it goes on where it was
     … --write                                    # also benchmarks/drift_demo.json
 
