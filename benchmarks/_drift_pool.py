@@ -14,8 +14,9 @@ from stages import _io
 from stages._drift.comparing import Side
 from stages._drift.features import Table, tabulate
 from stages._drift.reference import winner_rows
-from stages._drift.vectors import Encoder, Vectors, encode_texts
+from stages._drift.vectors import Encoder
 from stages._drift.vocabulary import learn
+from stages._kept_vectors import Vectors, encode_texts
 from stages._progress import report_progress
 
 BATCH = 64

@@ -54,6 +54,7 @@ ASKED_ROWS = 300
 SEEDS = {"quiet": 501, "drifted": 502, "old": 503, "new": 504, "gold": 505}
 ROUTES = {"cascade": "/cascade", "student": "/generate"}
 RETRAIN = 3  # exit code of stages/watch.py
+NO_CANARY = "a demonstration, which has no live traffic for two models"
 Found = dict[str, Any]
 
 
@@ -68,7 +69,7 @@ def first_models(demo: Demo) -> Found:
 
 def release(demo: Demo) -> Found:
     """Bring the winner into force."""
-    demo.run("release", "stages.release")
+    demo.run("release", "stages.release", "--without-canary", NO_CANARY)
     demo.commit("A release")
     record = _io.read_json(demo.project / "releases/current.json")
     return {"release": record["release"], "model_sha256": record["winners"]["cpu"]["model_sha256"]}

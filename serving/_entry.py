@@ -20,6 +20,7 @@ from serving._compare import compare, cost_usd
 from serving._entry_cascade import MODEL_NAME as CASCADE
 from serving._entry_cascade import CascadeEntry
 from serving._entry_items import Prepared, Preparer, State
+from serving._entry_models import AskedModel, StreamedModel
 from serving._entry_streams import StudentStreams, checked, remaining_s, within
 from serving._guard import Guard
 from serving._items import Answer, Item, ServiceError
@@ -27,7 +28,6 @@ from serving._keys import open_keyring
 from serving._lifecycle import Lifecycle
 from serving._live.uncertainty import uncertainty_of
 from serving._metrics import Metrics
-from serving._model_client import ModelClient
 from serving._observing import record_of
 from serving._openai_requests import Asked
 from serving._openai_responses import UNCHECKED, Answered, ModelCard
@@ -51,8 +51,8 @@ class Entry:
     """What the entry process knows of its models."""
 
     settings: ServiceSettings
-    student: ModelClient
-    baseline: ModelClient
+    student: StreamedModel
+    baseline: AskedModel
     preparer: Preparer
     card: ModelCard
     guard: Guard | None = None
@@ -72,8 +72,8 @@ class Entry:
     def open(
         self,
         settings: ServiceSettings,
-        student: ModelClient,
-        baseline: ModelClient,
+        student: StreamedModel,
+        baseline: AskedModel,
         metrics: Metrics,
     ) -> None:
         """Read what is needed of the student's folder; its process checks the files.

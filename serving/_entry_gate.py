@@ -1,6 +1,7 @@
 """What stands in front of the entry's routes: one place that says who comes after whom.
 
-Lifecycle's gate → one line of log, figures and span per request → admission → bodies.
+A cloud's paths, where one is set → lifecycle's gate → one line of log, figures and span per request
+→ admission → bodies.
 """
 
 import os
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving._admission import Admission, AdmissionSettings
+from serving._cloud.bodies import AskByBody
+from serving._cloud.paths import LeadCloudPaths, paths_of
 from serving._exchange import Rendered
 from serving._items import ServiceError
 from serving._keys import open_keyring
@@ -40,8 +43,10 @@ def guard_entry(
     """
     settings = ServiceSettings.from_environment(os.environ)
     keyring = open_keyring(os.environ)
+    paths = paths_of(settings.cloud, os.environ) if settings.cloud else None
+    routes: ASGIApp = GoStraight(RefuseLineBreaks(CheckNativeBodies(app)), direct)
     admission = Admission(
-        GoStraight(RefuseLineBreaks(CheckNativeBodies(app)), direct),
+        AskByBody(routes, paths.route) if paths and paths.cloud != "vertex" else routes,
         settings=limits_of(settings, keyring.configured),
         keyring=keyring,
         rates=open_rates(settings.rates, settings.rates_ca),
@@ -49,7 +54,8 @@ def guard_entry(
         render=_render,
         check_open=lifecycle.check_open,
     )
-    return LifecycleGate(ObserveRequests(admission, observers), lifecycle)
+    gate = LifecycleGate(ObserveRequests(admission, observers), lifecycle)
+    return LeadCloudPaths(gate, paths) if paths else gate
 
 
 def limits_of(settings: ServiceSettings, keyed: bool = False) -> AdmissionSettings:

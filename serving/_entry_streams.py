@@ -8,11 +8,11 @@ from typing import TypeVar
 from serving._charging import Arrived, Said, settle_stream
 from serving._compare import refusal_of
 from serving._entry_items import Prepared, State
+from serving._entry_models import StreamedModel
 from serving._guard import Guard
 from serving._guarded_pieces import GuardedPieces
 from serving._items import Answer, Item, ServiceError
 from serving._lifecycle import Lifecycle
-from serving._model_client import ModelClient
 from serving._observing import record_of
 from serving._openai_requests import Asked
 from serving._openai_responses import Begun, Ended, Piece, Spent
@@ -26,7 +26,7 @@ class StudentStreams:
     """Makes the events of streams that the student alone answers."""
 
     def __init__(
-        self, student: ModelClient, lifecycle: Lifecycle, paying: Paying, guard: Guard | None
+        self, student: StreamedModel, lifecycle: Lifecycle, paying: Paying, guard: Guard | None
     ) -> None:
         """`lifecycle` tells streams when their time is up."""
         self.student, self.lifecycle = student, lifecycle

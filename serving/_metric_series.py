@@ -22,6 +22,9 @@ ROUTES = (
     "/v1/completions",
     "/v1/models",
     "/v1/models/{model}",
+    "/invocations",
+    "/predict",
+    "/score",
 )
 OTHER = "other"
 """The route of any path that is none of these."""

@@ -1,10 +1,10 @@
-"""How the entry asks a model's process: JSON over that process's own socket.
+"""How the entry asks a model's process: JSON over that process's own socket, or its port.
 
 BentoML's client for a dependency is not used, for what it does (1.4.39, _bentoml_impl/client/
 proxy2.py): it pickles; after every 100 requests it closes its session under the requests that are
 on it, which then fail; and a stream that nobody reads on is neither closed nor cancelled, so the
-model computes it to the end. Here a connection lasts, its end cancels a stream, and an item whose
-caller left is cancelled by its id.
+model computes it to the end. Here a connection to a socket lasts, the end of one cancels a stream,
+and an item whose caller left is cancelled by its id.
 """
 
 import asyncio
@@ -48,17 +48,21 @@ class _Waiting:
 class ModelClient:
     """One model's process; what waits while lists are under way goes as one list."""
 
-    def __init__(self, url: str, route: str, *, most: int = 64, calls: int = 1) -> None:
-        """Ask `route` of the service at `url` (`Service.url`: file: for a socket, or http:).
+    def __init__(
+        self, url: str, route: str, *, most: int = 64, calls: int = 1, key: str | None = None
+    ) -> None:
+        """Ask `route` of the service at `url` (serving/_model_address.py: file:, http: or https:).
 
         Args:
             most: items of one list.
             calls: lists under way at once. More than one would teach BentoML's dispatcher that
                 lists wait for each other, and it would then hold a lone one back for as long.
+            key: ours there; None where the process is our own.
         """
         parts = urlsplit(url)
         self._path = unquote(parts.path) if parts.scheme == "file" else None
         self._base = "http://model" if self._path else url.replace("tcp://", "http://")
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._route, self._most, self._most_calls = route, most, calls
         self._waiting: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
@@ -114,14 +118,18 @@ class ModelClient:
     def _connected(self) -> aiohttp.ClientSession:
         """Made in the loop that uses it; as many connections as there are streams."""
         if self._session is None:
-            limits: Any = {"limit": 0, "keepalive_timeout": IDLE_S}
             connector = (
-                aiohttp.UnixConnector(self._path, **limits)
+                aiohttp.UnixConnector(self._path, limit=0, keepalive_timeout=IDLE_S)
                 if self._path
-                else aiohttp.TCPConnector(**limits)
+                # an address may stand for several, of which each connection finds one
+                else aiohttp.TCPConnector(limit=0, force_close=True)
             )
             self._session = aiohttp.ClientSession(
-                self._base, connector=connector, timeout=aiohttp.ClientTimeout(), read_bufsize=2**20
+                self._base,
+                connector=connector,
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(),
+                read_bufsize=2**20,
             )
         return self._session
 
@@ -197,7 +205,12 @@ class ModelClient:
         """
         limit = aiohttp.ClientTimeout(total=limit_s)
         try:
-            async with self._connected.post(route, json=body, timeout=limit) as response:
+            async with self._connected.post(
+                route,
+                json=body,
+                timeout=limit,
+                allow_redirects=False,  # it could lead prompts and key to another server
+            ) as response:
                 if response.status != 200:
                     raise _refused(response.status)
                 yield response
@@ -215,6 +228,8 @@ def _longest(items: Sequence[dict[str, Any]]) -> float | None:
 def _refused(status: int) -> ServiceError:
     if status == 503:
         return ServiceError("overloaded", "the model has too much to do", RETRY_S)
+    if status in (401, 403):
+        return ServiceError("internal", "the model's process refuses our key")
     return ServiceError("internal", f"the model's process answered with status {status}")
 
 

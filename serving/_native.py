@@ -85,7 +85,7 @@ class CheckNativeBodies:
             await self.app(scope, receive, send)
             return
         if scope["method"] != "POST":
-            await _refuse_method(scope, receive, send)
+            await refuse_method(scope, receive, send)
             return
         message = await receive()  # whole: admission has read it
         try:
@@ -95,19 +95,24 @@ class CheckNativeBodies:
             response = error_response(error, request_id(scope.setdefault("state", {})))
             await response(scope, receive, send)
             return
-        given = False
-
-        async def again() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return message
-
-        await self.app(scope, again, send)
+        await self.app(scope, replay(message, receive), send)
 
 
-async def _refuse_method(scope: Scope, receive: Receive, send: Send) -> None:
+def replay(message: Message, receive: Receive) -> Receive:
+    """Receives `message` once more, and then what else comes."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return message
+
+    return again
+
+
+async def refuse_method(scope: Scope, receive: Receive, send: Send) -> None:
     """Here, since the entry's mount matches every path and leaves no router to say so."""
     fault = RequestError("this path takes POST. Use it.", "method_not_allowed", 405)
     record_of(scope).refusal = fault.refusal
@@ -121,8 +126,17 @@ def check_body(body: type[AskBody], headers: Mapping[str, str], content: bytes) 
     Raises:
         ServiceError: invalid_request, naming the first field at fault.
     """
+    check_data(body, read_object(headers, content))
+
+
+def check_data(body: type[BaseModel], data: Mapping[str, Any]) -> None:
+    """The same for a body that was read.
+
+    Raises:
+        ServiceError: as `check_body`.
+    """
     try:
-        body.model_validate(read_object(headers, content))
+        body.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         place, fields = _known_place(body, first["loc"])
@@ -132,7 +146,7 @@ def check_body(body: type[AskBody], headers: Mapping[str, str], content: bytes) 
         raise ServiceError("invalid_request", f"{fault}. Correct it.", parameter=place) from None
 
 
-def _known_place(body: type[AskBody], location: Sequence[int | str]) -> tuple[str | None, Fields]:
+def _known_place(body: type[BaseModel], location: Sequence[int | str]) -> tuple[str | None, Fields]:
     """Where a fault is, as far as the names are ours, and the fields that there are."""
     outer, inner = (*location, None, None)[:2]
     if outer not in body.model_fields:

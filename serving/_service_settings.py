@@ -9,17 +9,19 @@ of their own (serving/_keys.py, _request_log.py, _tracing.py, _lifecycle.py). TL
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from serving._chat import Unplaced
 from serving._context_window import Policy
+from serving._keys import KEY
 from serving._settings_reading import (
     ADDRESS,
     FILE,
     FOLDER,
     PREFIX,
+    SWITCH,
     Reader,
     number,
     one_of,
@@ -33,6 +35,7 @@ LONGEST_DEADLINE_S = 140.0
 """Below the time after which BentoML answers by itself, in another form (service.py: TRAFFIC)."""
 Batching = Literal["adaptive", "direct"]
 Device = Literal["cpu", "cuda"]
+Cloud = Literal["sagemaker", "vertex", "azureml"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,14 @@ class ServiceSettings:
     """The model's folder; None: the winner for `device` in models/winner.json."""
     baseline: Path = Path("models/baseline")
     """The traditional model's folder."""
+    student_url: str | None = None
+    """Address of a student that runs by itself; None: this service starts its own."""
+    baseline_url: str | None = None
+    """Address of a baseline that runs by itself; None: this service starts its own."""
+    models_key: str | None = field(default=None, repr=False)
+    """Our key there."""
+    models_insecure: bool = False
+    """Whether prompts and key may go there over http in a network that you trust."""
     device: Device = "cpu"
     """Which winner is served."""
     window_policy: Policy = "refuse"
@@ -80,6 +91,8 @@ class ServiceSettings:
     and for longer than a process lives."""
     budgets_ca: Path | None = None
     """Certificates (PEM) that this store is checked with; None: the system's."""
+    cloud: Cloud | None = None
+    """Whose own paths are answered too (serving/_cloud); None: nobody's."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ServiceSettings":
@@ -135,6 +148,10 @@ def check_digest(folder: Path, found: str, winner: Path = WINNER) -> None:
 _READERS: Mapping[str, Reader] = {
     "student": FOLDER,
     "baseline": FOLDER,
+    "student_url": ADDRESS,
+    "baseline_url": ADDRESS,
+    "models_key": ("a key that serving.keys made", lambda text: KEY.fullmatch(text) and text),
+    "models_insecure": SWITCH,
     "device": one_of(get_args(Device)),
     "window_policy": one_of(get_args(Policy)),
     "unplaced": one_of(get_args(Unplaced)),
@@ -153,16 +170,5 @@ _READERS: Mapping[str, Reader] = {
     "rates_ca": FILE,
     "budgets": ADDRESS,
     "budgets_ca": FILE,
+    "cloud": one_of(get_args(Cloud)),
 }
-
-
-def address_of(service: Any) -> str:
-    """Where another service of this Bento is reached.
-
-    Raises:
-        SystemExit: nowhere, because nobody has started it.
-    """
-    url: str | None = service.url
-    if url is None:
-        raise SystemExit('This service runs by "bentoml serve", which starts its models too.')
-    return url

@@ -7,14 +7,14 @@
 Three services, each in a process of its own: `Stillhouse` listens and lets in, `Student` owns the
 model, `Baseline` the classifier. `bentoml serve serving.service:Baseline` runs that one alone. What
 they do is in serving/_entry_app.py, _student_service.py and _baseline_service.py; settings are in
-serving/_service_settings.py. TLS: --ssl-certfile and --ssl-keyfile of `bentoml serve`.
+serving/_service_settings.py. Models on other machines: serving/_model_address.py.
+TLS: --ssl-certfile and --ssl-keyfile of `bentoml serve`.
 """
 
 import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import chdir
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -25,14 +25,16 @@ from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving._baseline_service import answer_items, answer_request, tell_batch
-from serving._cascade.checking import check_cascade
 from serving._items import Answer, Item, Prompt, Slots
+from serving._keys import open_keyring
 from serving._lifecycle import Lifecycle
+from serving._model_address import BASELINE_URL, STUDENT_URL, runs_elsewhere
 from serving._model_gate import guard_model
 from serving._observing import Observers, observers_from
 from serving._request_log import log_as_json
-from serving._service_settings import ServiceSettings, address_of
-from serving._student_service import check_student, open_student
+from serving._service_settings import ServiceSettings
+from serving._starting import check_start, ends_in_one_line
+from serving._student_service import open_student
 from serving._warm_up import warm_up
 from serving.completion import Request
 from serving.errors import StillhouseError
@@ -60,6 +62,7 @@ STUDENT_LIFE, BASELINE_LIFE = Lifecycle("model"), Lifecycle("model")
 def settings() -> ServiceSettings:
     """Of this process; a mistake ends it with one line."""
     try:
+        open_keyring(os.environ)  # keys that cannot be used are a mistake, too
         return ServiceSettings.from_environment(os.environ)
     except StillhouseError as error:
         raise SystemExit(str(error)) from None
@@ -77,14 +80,15 @@ def watch_signals(life: Lifecycle) -> None:
     life.watch_signals(Path(folder) if folder else None)
 
 
-@bentoml.service(name="stillhouse_student", workers=1, traffic=TRAFFIC, **QUIET)
+@bentoml.service(name="stillhouse_student", workers=1, traffic=TRAFFIC, http=LOOPBACK, **QUIET)
 class Student:
     """The model; only `Stillhouse` reaches it."""
 
     def __init__(self) -> None:
         log_as_json()
         sys.setswitchinterval(SWITCH_S)
-        self.work = open_student(settings(), observers().metrics, STUDENT_LIFE.give_up)
+        with ends_in_one_line():
+            self.work = open_student(settings(), observers().metrics, STUDENT_LIFE.give_up)
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -141,7 +145,8 @@ class Baseline:
 
     def __init__(self) -> None:
         log_as_json()
-        self.predictor = load(settings().baseline)
+        with ends_in_one_line():
+            self.predictor = load(settings().baseline)
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -198,29 +203,25 @@ def guard_entry(app: ASGIApp) -> ASGIApp:
 class Stillhouse:
     """What callers reach: lets them in, asks the models, answers in their protocol."""
 
-    student = bentoml.depends(Student)
-    baseline_service = bentoml.depends(Baseline)
+    if not runs_elsewhere(STUDENT_URL):
+        student = bentoml.depends(Student)
+    if not runs_elsewhere(BASELINE_URL):
+        baseline_service = bentoml.depends(Baseline)
 
     def __init__(self) -> None:
-        from serving._entry_app import EntryWork
+        from serving._entry_app import EntryWork, reach_models
 
         log_as_json()
-        student, baseline = address_of(Student), address_of(Baseline)
-        try:
-            self.work = EntryWork(settings(), student, baseline, BATCH, observers().metrics)
-        except StillhouseError as error:
-            raise SystemExit(str(error)) from None
+        models = reach_models(settings(), Student, Baseline, BATCH)
+        with ends_in_one_line():
+            self.work = EntryWork(settings(), *models, observers().metrics)
 
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
         """Once, before any process starts: one line and no service, where the model is wrong."""
-        try:
-            with chdir(Path(__file__).parent.parent):  # a Bento's, as in the models' processes
-                check_student(settings())
-                check_cascade(settings())
-        except StillhouseError as error:
-            raise SystemExit(str(error)) from None
+        with ends_in_one_line():
+            check_start(settings(), Path(__file__).parent.parent)
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -288,8 +289,8 @@ class Stillhouse:
 
 for service, guard, options in (
     (Stillhouse, guard_entry, {}),
-    (Student, guard_model, {"lifecycle": STUDENT_LIFE}),
-    (Baseline, guard_model, {"lifecycle": BASELINE_LIFE}),
+    (Student, guard_model, {"lifecycle": STUDENT_LIFE, "observers": observers}),
+    (Baseline, guard_model, {"lifecycle": BASELINE_LIFE, "observers": observers}),
 ):
     cast(Any, service).add_asgi_middleware(guard, **options)
     for method in cast(Any, service).apis.values():

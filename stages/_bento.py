@@ -29,6 +29,7 @@ from stages._bento_command import run_bentoml
 PYTHON = "3.11"
 STUDENT = "models/student"  # what is served, whatever its folder is called outside
 EPOCH = "1980-01-01T00:00:00+00:00"  # what archives without a time of their own bear by custom
+DOCKERFILE = "serving/Dockerfile.j2"  # what `bentoml containerize` makes the image from
 XZ_PRESET: Final = 0  # weights hardly shrink, and 6, BentoML's own, takes twice the time
 # What the engine transformers needs beyond requirements/base.txt; a test compares with metadata.
 TORCH_PACKAGES = (
@@ -45,7 +46,10 @@ TORCH_PACKAGES = (
     "transformers",
     "typer",
 )
-PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w,-]+\])?==\S+")
+HASHES = r"(?: --hash=sha256:[0-9a-f]{64})*"
+PIN = re.compile(rf"(([A-Za-z0-9][\w.-]*)(?:\[[\w,-]+\])?==\S+){HASHES}")
+LOCK = "requirements.lock"
+"""In the Bento: its pins with the hashes that the lock has, which BentoML's own list loses."""
 
 
 @dataclass(frozen=True)
@@ -107,27 +111,34 @@ def make(parts: Parts, model_sha256: str, path: Path, place: Path) -> Made:
 
 
 def read_pins(path: Path) -> dict[str, str]:
-    """Lines of a lock file by the name of their package.
+    """Pins of a lock file by the name of their package, each with its hashes in one line.
 
     Raises:
         StillhouseError: the file is absent, or a line is no exact pin.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     except FileNotFoundError:
         raise StillhouseError(f'{path} is missing. Run "make lock" to write it.') from None
     pins = {}
-    for line in filter(None, (line.partition("#")[0].strip() for line in lines)):
+    for line in filter(None, (" ".join(line.partition("#")[0].split()) for line in lines)):
         if not (found := PIN.fullmatch(line)):
             raise StillhouseError(
                 f'{path}: expected name==version, found "{line}". Run "make lock" to write it.'
             )
-        pins[found[1].lower()] = line
+        pins[found[2].lower()] = line
     return pins
+
+
+def without_hash(pin: str) -> str:
+    """Name and version of a pin."""
+    return pin.partition(" ")[0]
 
 
 def choose_requirements(engine: str, cuda: bool, locks: Mapping[str, Path]) -> list[str]:
     """Exact pins of what a Bento needs whose model has `engine`; no torch where it needs none.
+
+    With hashes where all of them have some: pip takes all or none.
 
     Args:
         cuda: whether it is to run on CUDA, whose libraries are then pinned too.
@@ -146,13 +157,16 @@ def choose_requirements(engine: str, cuda: bool, locks: Mapping[str, Path]) -> l
         pins |= {name: train[name] for name in TORCH_PACKAGES}
         if cuda:
             gpu = read_pins(locks["gpu"])
+            pins = {name: gpu.get(name, line) for name, line in pins.items()}
             pins |= {name: line for name, line in gpu.items() if name not in train}
     elif engine != "ctranslate2":
         raise StillhouseError(
             f"expected a model of engine ctranslate2 or transformers, found {engine}. "
             f"Choose another winner; this one cannot be packed."
         )
-    return [pins[name] for name in sorted(pins)]
+    lines = [pins[name] for name in sorted(pins)]
+    hashed = all("--hash=" in line for line in lines)
+    return lines if hashed else [without_hash(line) for line in lines]
 
 
 def lay_out(parts: Parts, context: Path) -> None:
@@ -166,8 +180,9 @@ def lay_out(parts: Parts, context: Path) -> None:
     # what the service asks for the model's folder: the winner on any device is what is here
     winner = {"folder": STUDENT, "model_sha256": digest(parts.student)}
     _io.write_json(context / "models/winner.json", {"cpu": winner, "cuda": winner})
-    # BentoML names itself, in the version that builds
-    pins = [line for line in parts.requirements if not line.startswith("bentoml==")]
+    _io.write_text(context / LOCK, "\n".join(parts.requirements) + "\n")
+    # BentoML names itself, in the version that builds, without a hash that pip would then want
+    pins = [without_hash(line) for line in parts.requirements if not line.startswith("bentoml==")]
     _io.write_text(context / "requirements.txt", "\n".join(pins) + "\n")
     _io.write_json(context / "bentofile.yaml", _bentofile(parts))  # JSON is YAML
 
@@ -178,9 +193,9 @@ def _bentofile(parts: Parts) -> dict[str, object]:
         "name": parts.name,
         "description": parts.description,
         "labels": dict(parts.labels),
-        "include": ["serving/", "models/"],
+        "include": ["serving/", "models/", LOCK],
         "python": {"requirements_txt": "requirements.txt", "lock_packages": False},
-        "docker": {"distro": "debian", "python_version": PYTHON},
+        "docker": {"python_version": PYTHON, "dockerfile_template": DOCKERFILE},
     }
 
 
@@ -201,16 +216,17 @@ def build(context: Path, home: Path, parts: Parts, version: str) -> Path:
     """
     home.mkdir(parents=True)
     command = ["build", "--version", version, "--output", "tag", "."]
-    run_bentoml(command, home, context, environment(home))
+    run_bentoml(command, context, environment(home))
     folder = home / "bentos" / parts.name / version
     pinned = (folder / "env/python/requirements.txt").read_text(encoding="utf-8").splitlines()
-    if strange := set(parts.requirements) ^ set(filter(None, pinned)):
+    if strange := set(map(without_hash, parts.requirements)) ^ set(filter(None, pinned)):
         raise StillhouseError(
             f"the Bento would install other packages than the lock says "
             f"({', '.join(sorted(strange))}; installed here: bentoml "
             f"{metadata.version('bentoml')}). Install requirements/train.txt, or run "
             f'"make lock".'
         )
+    _io.write_text(folder / "env/python/version.txt", f"{PYTHON}\n")  # else whose builds it
     facts = folder / "bento.yaml"
     text = facts.read_text(encoding="utf-8")
     _io.write_text(facts, re.sub(r"(?m)^creation_time: .*$", f"creation_time: '{EPOCH}'", text))
@@ -239,7 +255,7 @@ def import_archive(path: Path, home: Path, tag: str) -> Path:
         StillhouseError: BentoML refuses it.
     """
     home.mkdir(parents=True)
-    run_bentoml(["import", str(path.resolve())], home, home, environment(home))
+    run_bentoml(["import", str(path.resolve())], home, environment(home))
     return home / "bentos" / Path(*tag.split(":"))
 
 

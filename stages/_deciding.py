@@ -134,7 +134,11 @@ def check_fresh(root: Path) -> None:
 
 
 def objections(
-    root: Path, decision: Mapping[str, Any], winners: Winners, chain: Sequence[Record]
+    root: Path,
+    decision: Mapping[str, Any],
+    winners: Winners,
+    images: Mapping[Device, str],
+    chain: Sequence[Record],
 ) -> list[str]:
     """Reasons against releasing that a person may overrule by giving theirs."""
     found = []
@@ -144,7 +148,7 @@ def objections(
     elif changed:
         shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if changed[3:] else "")
         found.append(f"not committed: {shown}")
-    if record := withdrawn(chain, winners):
+    if record := withdrawn(chain, winners, images):
         told = f": {record['reason']}" if record["reason"] else ""
         found.append(f"rollback {record['release']} took these models out of force{told}")
     serving = in_force(chain)

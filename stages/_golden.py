@@ -6,7 +6,7 @@ batch are rounded otherwise and may flip a tie. Prompts are of the calibration s
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,17 +71,20 @@ def predict(folder: Path, golden: Sequence[Golden], device: str | None) -> list[
     return [_of_completion(predictor.answer([one.request])[0]) for one in golden]
 
 
-def ask_singly(url: str, golden: Sequence[Golden], limit_s: float) -> list[Said]:
+def ask_singly(
+    url: str, golden: Sequence[Golden], limit_s: float, headers: Mapping[str, str] | None = None
+) -> list[Said]:
     """The served answers, each asked after the one before.
 
     Args:
         url: of the route that generates.
         limit_s: longest time for one answer [s].
+        headers: such as a key's, for a service that asks for one.
 
     Raises:
         StillhouseError: a request was refused or not answered; its id is named, never its text.
     """
-    with _client(limit_s) as client:
+    with _client(limit_s, headers) as client:
         return [_ask(client, url, one) for one in golden]
 
 
@@ -117,8 +120,9 @@ def check(parity: Parity, of: str) -> None:
         )
 
 
-def _client(limit_s: float) -> httpx.Client:
-    return httpx.Client(trust_env=False, timeout=limit_s)  # no proxy stands before loopback
+def _client(limit_s: float, headers: Mapping[str, str] | None = None) -> httpx.Client:
+    # no proxy stands before loopback
+    return httpx.Client(trust_env=False, timeout=limit_s, headers=headers)
 
 
 def _ask(client: httpx.Client, url: str, one: Golden) -> Said:

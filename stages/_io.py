@@ -18,7 +18,7 @@ from serving.errors import StillhouseError
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[IO[str]]:
+def writing(path: Path, mode: int = 0o644) -> Iterator[IO[str]]:
     """Open a temporary text file that becomes `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -27,7 +27,7 @@ def writing(path: Path) -> Iterator[IO[str]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes 0600; outputs are for everyone to read
+        Path(temporary).chmod(mode)  # mkstemp makes 0600; outputs are for everyone to read
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

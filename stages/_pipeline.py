@@ -6,6 +6,9 @@ that names the run which made its result (tag `restored_from`) and repeats its p
 results from its run.json. A pipeline's run is therefore complete, and stays so if the database of
 the old run is gone.
 
+With `pipeline.lanes` above 1, stages that do not wait for one another run side by side
+(stages/_lanes.py); with any argument it is one `dvc repro` with those arguments.
+
 Run     python -m stages._pipeline [arguments of dvc repro]
 
 Exit code: DVC's, or 128 + signal. Ctrl-C and SIGTERM interrupt DVC and its stage and end the run as
@@ -22,15 +25,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from serving.errors import StillhouseError
-from stages._endings import INTERRUPTED, Status
+from stages import _lanes
 from stages._params import read_yaml
+from stages._pipeline_summary import Outcome, State, ending, summary
 from stages._provenance import file_md5
 from stages._recorder import Line, RecorderError, one_line
 from stages._run import RECORDER, Run, now_ms, track_stage
-from stages._tracking import shown_uri
 
 DVC = (sys.executable, "-m", "dvc")
 # What a run.json must hold to be of use here; another program's file of that name is passed over.
@@ -46,17 +49,6 @@ NEEDED = {
     "started_at",
 }
 
-State = Literal["run", "unchanged", "out of date", "no record"]
-
-
-class Outcome(NamedTuple):
-    """What became of one stage, and its run.json with the folder that holds it."""
-
-    stage: str
-    state: State
-    record: Mapping[str, Any]
-    folder: str
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `dvc repro` with `arguments`, record it, say what happened; returns the exit code."""
@@ -71,12 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with track_stage("pipeline", {"arguments": " ".join(arguments), **settings}, root) as run:
         names = _stage_names(root)  # while the recorder loads
         environment = run.environment()
-        code = _repro(arguments, {**os.environ, **environment, "PATH": _path()}, root)
+        lanes = _lanes.count(settings)
+        words = {**os.environ, **environment, "PATH": _path()}
+        code = _repro(arguments, words, root, lanes, names)
         outcomes = _outcomes(root, names, run, whole=code == 0 and not _targets(arguments))
         _complete(run, outcomes, environment.get(RECORDER))
-        run.ending = _ending(code)
+        run.ending = ending(code)
         seconds = time.perf_counter() - started
-        sys.stdout.write("\n".join(_summary(run, outcomes, code, seconds)) + "\n")
+        sys.stdout.write("\n".join(summary(run, outcomes, code, seconds)) + "\n")
         sys.stdout.flush()
     return code
 
@@ -91,37 +85,53 @@ def _targets(arguments: Sequence[str]) -> list[str]:
     return [argument for argument in arguments if not argument.startswith("-")]
 
 
-def _ending(code: int) -> Status:
-    return "FINISHED" if code == 0 else "KILLED" if code in INTERRUPTED else "FAILED"
-
-
-def _repro(arguments: Sequence[str], environment: Mapping[str, str], root: Path) -> int:
+def _repro(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    root: Path,
+    lanes: int,
+    names: Sequence[str],
+) -> int:
     """Run `dvc repro` and wait for it, whatever signals arrive; returns its exit code.
 
     DVC has a process group of its own, so that a signal reaches it once, wherever it came from.
     SIGTERM too is passed on as an interrupt: DVC then waits for its stage and lets go of its locks.
     """
-    received: list[int] = []
-    started: list[subprocess.Popen[bytes]] = []
+    interrupts = _lanes.Interrupts()
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        for process in started:
+        interrupts.received.append(number)
+        for process in interrupts.processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
 
     # Begun inside: DVC would inherit that interrupts are ignored, as in a shell's background.
     with _handling(pass_on):
-        command = [*DVC, "repro", *arguments]
-        started.append(
-            subprocess.Popen(  # noqa: S603 - the user's own words
+        plan = None
+        if lanes > 1 and not arguments:
+            stages = read_yaml(root / "dvc.yaml").get("stages") or {}
+            plan = _lanes.plan(root, names, stages)
+        if interrupts.received:
+            code = signal.SIGINT + 128
+        elif plan:
+            code = _lanes.run(plan, lanes, environment, root, interrupts, _say)
+        else:
+            command = [*DVC, "repro", *arguments]
+            process = subprocess.Popen(  # noqa: S603 - the user's own words
                 command, cwd=root, env=environment, stdin=subprocess.DEVNULL, process_group=0
             )
-        )
-        code = started[0].wait()
-    if received:
-        return 128 + received[0]
+            interrupts.processes.append(process)
+            if interrupts.received:  # while it was started, so it has not heard of it
+                os.killpg(process.pid, signal.SIGINT)
+            code = process.wait()
+    if interrupts.received:
+        return 128 + interrupts.received[0]
     return code if code >= 0 else 128 - code
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -241,40 +251,6 @@ def _link(run: Run, outcome: Outcome, recorder: str) -> None:
     )
     line.wait()
     line.close()
-
-
-def _summary(run: Run, outcomes: Sequence[Outcome], code: int, seconds: float) -> list[str]:
-    """What happened, where it is, what to do next: lines for a person."""
-    counts = [
-        f"{sum(outcome.state == state for outcome in outcomes)} {state}"
-        for state in ("run", "unchanged", "out of date", "no record")
-        if any(outcome.state == state for outcome in outcomes)
-    ]
-    how = {"FINISHED": "done", "KILLED": "interrupted"}.get(_ending(code), f"failed ({code})")
-    lines = ["", f"pipeline {how} in {seconds:.1f} s: {', '.join(counts) or 'no stages'}"]
-    for stage, state, record, folder in outcomes:
-        took = f"{record['seconds']:8.1f} s  {folder}/" if record else ""
-        lines.append(f"  {state:<11} {stage:<24} {took}".rstrip())
-    return [*lines, *_places(run), *_next_steps(run, code)]
-
-
-def _places(run: Run) -> list[str]:
-    if run.run_id is None:
-        return [f"Not tracked ({run.tracking}); reports/ holds all results."]
-    return [f"Recorded as run {run.run_id} in {shown_uri(run.root)}"]
-
-
-def _next_steps(run: Run, code: int) -> list[str]:
-    if code in INTERRUPTED:
-        return ["Next: `make repro` goes on from here; finished stages are kept."]
-    if code != 0:
-        return ["Next: mend what DVC says above, then `make repro`; finished stages are kept."]
-    uri = shown_uri(run.root)
-    web = uri.startswith(("http:", "https:"))
-    place = f"#/experiments/{run.experiment_id}/runs/{run.run_id}"
-    store = "" if uri == "mlflow.db" else f" --backend-store-uri {uri}"
-    look = f"open {uri}/{place}" if web else f"mlflow ui{store}"
-    return ["Next: dvc metrics show", *([f"      {look}"] if run.run_id else [])]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ Imports torch and opacus (seconds); stages import it when they run.
 """
 
 import hashlib
+import json
 import secrets
 import warnings
 from collections.abc import Sequence
@@ -47,7 +48,8 @@ def find_key(folder: Path, settings: DifferentialPrivacy, seed: int) -> bytes:
         return hashlib.sha256(f"{settings.noise_seed} {seed}".encode()).digest()
     path = folder / KEY
     if not path.is_file():
-        _io.write_json(path, {"key": secrets.token_hex(32)})
+        with _io.writing(path, mode=0o600) as stream:  # who reads it can undo the noise
+            json.dump({"key": secrets.token_hex(32)}, stream)
     return bytes.fromhex(_io.read_json(path)["key"])
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from serving.errors import StillhouseError
 from stages._io import write_json, write_text
@@ -49,12 +50,22 @@ def merge(base: MutableMapping[str, Any], overlay: Mapping[str, Any], named: boo
 def render(committed: str, overlay: Mapping[str, Any], name: str) -> str:
     """The committed params file with a profile laid over it; comments and order are kept."""
     yaml = YAML()
-    yaml.width = 100
+    yaml.width, yaml.preserve_quotes = 100, True
+    yaml.Representer = _Written
     data = yaml.load(committed)
     merge(data, overlay)
     stream = StringIO()
     yaml.dump(data, stream)
     return f"{MARK}{name} (configs/{name}.yaml over the committed file)\n{stream.getvalue()}"
+
+
+class _Written(RoundTripRepresenter):
+    """null as a person writes it, so that a profile's difference shows what it changes."""
+
+
+_Written.add_representer(
+    type(None), lambda written, _: written.represent_scalar("tag:yaml.org,2002:null", "null")
+)
 
 
 def apply_profile(name: str, root: Path, keep_edits: bool = False) -> str:
@@ -73,6 +84,12 @@ def apply_profile(name: str, root: Path, keep_edits: bool = False) -> str:
     if keep_edits:
         committed = present.split("\n", 1)[1] if present.startswith(MARK) else present
     elif present not in ("", committed) and present != _made_by_profile(present, committed, root):
+        if present.startswith(MARK) and name != "default":
+            raise StillhouseError(
+                f"{PARAMS} is not what its profile makes of the committed file. If the profile or "
+                f"the committed file has changed since: git checkout {PARAMS} && make profile "
+                f"NAME={name}. If {PARAMS} has edits of your own, commit them first."
+            )
         keep = f", or lay the profile over them: python -m stages._profile {name} --keep-edits"
         raise StillhouseError(
             f"{PARAMS} has edits that are not committed and that no profile made. Commit them or "

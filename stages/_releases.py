@@ -20,7 +20,7 @@ from typing import Any, Literal, TypedDict, cast, get_args
 from serving.errors import StillhouseError
 from stages import _io
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had neither images nor canary
 CURRENT = "current.json"
 Device = Literal["cpu", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
@@ -45,6 +45,20 @@ class Git(TypedDict):
 
     commit: str | None
     dirty: bool | None
+
+
+class Image(TypedDict):
+    """A container image that serves a winner."""
+
+    image: str
+    """Repository and digest: name@sha256:… (stages/_images.py)."""
+    bento_tag: str
+    """Tag of the Bento that is in it."""
+    bento_sha256: str
+    """SHA-256 of that Bento's file."""
+
+
+Images = dict[Device, Image]
 
 
 class Incumbent(TypedDict):
@@ -80,6 +94,11 @@ class Decision(TypedDict):
     """reports/select/decision.json as it was: gates, failures, retention, Pareto front."""
     bento: str | None
     """Tag of the Bento that packages the CPU winner, where there was one."""
+    images: Images
+    """What to deploy, per device; empty where nobody named an image. Read it with `images_of`."""
+    canary: dict[str, Any]
+    """`verdict` (promote, waived, not_asked) and `reason`; of a promotion also what was compared,
+    by which tests, when, and the SHA-256 of the report (stages/_canary_verdict.py)."""
 
 
 class Record(Decision):
@@ -96,6 +115,7 @@ class Record(Decision):
 
 
 FIELDS = frozenset(Record.__annotations__)
+SINCE_2 = frozenset({"images", "canary"})
 
 
 @contextmanager
@@ -208,54 +228,42 @@ def before(chain: Sequence[Record]) -> Record | None:
     return chain[incumbent["release"] - 1] if incumbent else None
 
 
-def roles(chain: Sequence[Record]) -> dict[str, str | None]:
-    """What the registry's aliases must point to: digests by alias, None where there is nothing.
-
-    `champion` is in force, `previous` is where a rollback goes, `challenger` is what was released
-    last, which after a rollback is what was withdrawn. Those of CUDA end in -cuda.
-    """
-    released = [record for record in chain if record["kind"] == "release"]
-    holders = {
-        "challenger": released[-1] if released else None,
-        "champion": in_force(chain),
-        "previous": before(chain),
-    }
-    digests = {
-        role: _digests(record["winners"]) if record else {} for role, record in holders.items()
-    }
-    return {
-        role if device == "cpu" else f"{role}-{device}": digests[role].get(device)
-        for role in holders
-        for device in DEVICES
-    }
-
-
-def describe_winners(record: Record) -> list[str]:
-    """A line per device: who won, where the model lies, the first letters of its digest."""
-    return [
-        f"{device}: {winner['candidate']}, {winner['folder']}, {winner['model_sha256'][:12]}"
-        for device, winner in record["winners"].items()
-        if winner
-    ]
-
-
 def same_winners(one: Winners, other: Winners) -> bool:
     """Whether the same models win on the same devices, whatever their names and folders."""
-    return _digests(one) == _digests(other)
+    return digests(one) == digests(other)
 
 
-def withdrawn(chain: Sequence[Record], winners: Winners) -> Record | None:
-    """The rollback that took these winners out of force, unless they were released again since."""
+def images_of(record: Decision) -> Images:
+    """The images of a record; none in one of schema version 1."""
+    return record.get("images") or {}
+
+
+def references(images: Images) -> dict[Device, str]:
+    """Names with digests by device."""
+    return {device: image["image"] for device, image in images.items()}
+
+
+def has(record: Record, winners: Winners, images: Mapping[Device, str]) -> bool:
+    """Whether a record has these winners in these images; where none is named, in any."""
+    there = references(images_of(record)).items()
+    return same_winners(record["winners"], winners) and images.items() <= there
+
+
+def withdrawn(
+    chain: Sequence[Record], winners: Winners, images: Mapping[Device, str]
+) -> Record | None:
+    """The rollback that took these out of force, unless they were released again since."""
     for record in chain[::-1]:
-        if same_winners(record["winners"], winners):
+        if has(record, winners, images):
             return None
         left = record["incumbent"] if record["kind"] == "rollback" else None
-        if left is not None and same_winners(left["winners"], winners):
+        if left is not None and has(chain[left["release"] - 1], winners, images):
             return record
     return None
 
 
-def _digests(winners: Winners) -> dict[Device, str]:
+def digests(winners: Winners) -> dict[Device, str]:
+    """The winners' models by device; devices without one are left out."""
     return {device: winner["model_sha256"] for device, winner in winners.items() if winner}
 
 
@@ -275,8 +283,9 @@ def _read(path: Path) -> Any:
 def _parse(path: Path) -> Record:
     data = _read(path)
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if type(version) is not int or not data.keys() >= FIELDS:
-        lacking = sorted(FIELDS - data.keys()) if isinstance(data, dict) else "everything"
+    needed = FIELDS - SINCE_2 if version == 1 else FIELDS
+    if type(version) is not int or not data.keys() >= needed:
+        lacking = sorted(needed - data.keys()) if isinstance(data, dict) else "everything"
         raise StillhouseError(
             f"{path} is no decision record (it lacks {lacking}). "
             f'Run "git checkout -- {path}" to restore it.'

@@ -21,7 +21,7 @@ def describe_place(root: Path, model: Mapping[str, str], git: Git) -> list[str]:
     folder, sha256 = model["folder"], model["model_sha256"]
     if _is_in_place(root / folder, sha256):
         return [f"{folder} holds it ({sha256[:12]})"]
-    cached = is_cached(_cache(root), model.get("dvc_md5", ""))
+    cached = is_cached(cache_folder(root), model.get("dvc_md5", ""))
     place = "DVC's cache has it" if cached else "neither here nor in DVC's cache; its remote may"
     lines = [f"{folder} does not hold it ({sha256[:12]}); {place}"]
     if git["commit"]:
@@ -36,18 +36,20 @@ def describe_place(root: Path, model: Mapping[str, str], git: Git) -> list[str]:
 
 def is_cached(cache: Path, md5: str) -> bool:
     """Whether DVC's cache holds a folder, by the MD5 of its listing, with every file of it."""
-    listing = _object(cache, md5)
+    listing = object_path(cache, md5)
     if not md5.endswith(".dir") or not listing.is_file():
         return False
     files = json.loads(listing.read_text(encoding="utf-8"))
-    return all(_object(cache, file["md5"]).is_file() for file in files)
+    return all(object_path(cache, file["md5"]).is_file() for file in files)
 
 
-def _object(cache: Path, md5: str) -> Path:
+def object_path(cache: Path, md5: str) -> Path:
+    """Where DVC keeps an object, in its cache or in a remote."""
     return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
-def _cache(root: Path) -> Path:
+def cache_folder(root: Path) -> Path:
+    """DVC's cache of the project."""
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)  # noqa: S603
     return Path(done.stdout.strip()) if done.returncode == 0 else root / ".dvc" / "cache"

@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Encoder:
     """Turns texts into unit vectors; keeps those it made."""
 
     def __init__(self, folder: Path, name: str, version: str) -> None:
-        """Load the model in `folder`, on CUDA where there is one.
+        """The model in `folder`; it is loaded at the first text, on CUDA where there is one.
 
         Raises:
             StillhouseError: sentence-transformers is not installed, or the folder holds no model
@@ -51,13 +51,21 @@ class Encoder:
             "sha256": _hash(folder),
             "library": f"{LIBRARY} {_version(LIBRARY)}",
         }
-        self._model = _load(folder)
+        self._folder = folder
         self._made: dict[str, Vectors] = {}
 
     @property
     def signature(self) -> str:
         """Name of the backend for signatures: scores of another one must not meet these."""
         return f"model:{self.backend['model']}@{self.backend['sha256'][:12]}"
+
+    @cached_property
+    def _model(self) -> Any:
+        return _load(self._folder)
+
+    def know(self, vectors: Mapping[str, Vectors]) -> None:
+        """Take unit vectors that this model made of texts before."""
+        self._made |= vectors
 
     def encode(self, texts: Iterable[str]) -> Vectors:
         """Unit vectors, shape [texts, width]; a text that came before is not encoded again.

@@ -26,8 +26,9 @@ from stages._drift.page import render
 from stages._drift.self_calibration import calibrate, keep, kept_under, read_kept
 from stages._drift.sources import read_reference, read_rejected, read_rows
 from stages._drift.telling import report_on
-from stages._drift.vectors import Encoder, Vectors, choose_texts, encode_texts
+from stages._drift.vectors import Encoder, choose_texts
 from stages._drift.vocabulary import Training, learn
+from stages._kept_vectors import Vectors, encode_texts
 from stages._params import Params
 from stages._stage import print_line, run_stage
 

@@ -17,6 +17,7 @@ from serving.errors import StillhouseError
 from serving.slots import SlotSchema
 from stages import _io
 from stages._evaluation import Example, compare, headline, per_prompt_rows, score, slices
+from stages._kept_vectors import encode_texts
 from stages._params import Evaluate, Params
 from stages._scores import bootstrap_weights
 from stages._sentences import Encoder, load_encoder
@@ -43,7 +44,7 @@ def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
 
     answers = {name: _aligned(inputs["answers"] / f"{name}.test.jsonl", examples) for name in names}
     _note_too_long(settings, answers)
-    encoder = _encode(settings, examples, answers.values())
+    encoder = _encode(settings, examples, answers.values(), outputs.get("kept"))
     scored = {
         name: score(settings, examples, rows, schema, encoder) for name, rows in answers.items()
     }
@@ -109,15 +110,22 @@ def _encode(
     settings: Evaluate,
     examples: Sequence[Example],
     answers: Iterable[Sequence[Example]],
+    kept: Path | None,
 ) -> Encoder | None:
-    """Vectors of every text of every candidate, each once; None where nothing needs them."""
+    """Vectors of every text of every candidate, each once; None where nothing needs them.
+
+    Args:
+        kept: folder for the vectors, so that other settings do not encode the same texts again.
+    """
     if "semantic_similarity" not in settings.metrics:
         return None
     chosen = settings.similarity
     encoder = load_encoder(chosen.model, chosen.revision)
     said = [row["text"] for rows in answers for row in rows]
     references = [example["references"] for example in examples]
-    encoder.encode([*compared_texts(references, chosen.references), *said])
+    texts = [*compared_texts(references, chosen.references), *said]
+    name = f"{encoder.signature} {encoder.backend['library']}"
+    encoder.know(encode_texts(texts, encoder.encode, kept, name))
     return encoder
 
 
@@ -136,7 +144,8 @@ def _aligned(path: Path, examples: Sequence[Example]) -> list[Example]:
 def main() -> None:
     """Run the stage on the project's own files."""
     inputs = {"test": TEST, "slots": SCHEMA, "answers": ANSWERS}
-    run_stage(evaluate, __doc__, inputs, {"reports": REPORTS})
+    outputs = {"reports": REPORTS, "kept": Path("scratch/vectors")}
+    run_stage(evaluate, __doc__, inputs, outputs)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """Release: what select chose comes into force, in releases/ and in MLflow's registry.
 
 Reads   models/winner.json, reports/select/decision.json, reports/evaluate/, reports/benchmark/, the
-        model folders of all candidates, releases/
+        model folders of all candidates, releases/; after the first release releases/challenger.json
+        and reports/canary/canary.json; reports/package/release.json
 Writes  releases/<n>.json (the decision record) and releases/current.json; in MLflow a version per
         candidate with its lineage, and the aliases challenger, champion, previous
-Run     python -m stages.release
+Run     python -m stages.release [--image cpu=NAME@sha256:…] [--without-canary REASON]
+
+The first release asks nobody: nothing serves yet. A later one wants a canary's verdict on just
+these models, in just these images: make challenge, make canary, make release. Images come from the
+challenge, else from --image; releases/current.json names what to deploy (images.cpu.image).
 
 No DVC stage: what is restored from a cache acts on nothing. The order is such that the command can
 be run again after any interruption: versions, challenger, record, current.json, champion. With the
@@ -14,119 +19,50 @@ same winners it makes no second release and only mends what lags behind.
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from serving.errors import StillhouseError
-from stages import _io, _releases
-from stages._deciding import check_fresh, objections, read_decision, read_winners
-from stages._lineage import describe_candidates, read_evaluation
+from stages import _releases
+from stages._canary_verdict import judge
+from stages._challenges import read_challenge
+from stages._deciding import read_winners
+from stages._images import parse_images
 from stages._params import Params, load_params
-from stages._provenance import git_state, person
-from stages._registering import challenge, settle
-from stages._releases import Decision, Device, Record, Winners, describe_winners
-from stages._run import tracking_state
+from stages._proposing import Asked, propose, require_registry
+from stages._registering import announce, settle
+from stages._releases import Decision, Record, images_of, references, same_winners
+from stages._roles import describe_winners, list_images
 from stages._stage import print_line
 from stages._tracking.registry import open_registry
 
 RELEASES = Path("releases")
-BENCHMARKS = Path("reports/benchmark")
-PACKAGE = Path("reports/package/release.json")
 
 
-def release(params: Params, root: Path, command: str, despite: str = "") -> Record:
+def release(params: Params, root: Path, asked: Asked) -> Record:
     """Bring the winners into force, unless they are already; returns the record in force.
-
-    Args:
-        command: what the record says was run.
-        despite: a person's reason to release in spite of objections.
 
     Raises:
         StillhouseError: no winner, failed gates, models or files other than those judged, an
-            objection that nobody overruled, a registry that cannot be reached.
+            objection that nobody overruled, no canary's verdict, a registry out of reach.
     """
-    if tracking_state() == "off":
-        raise StillhouseError(
-            "STILLHOUSE_TRACKING is off, and a release registers models. Unset it."
-        )
+    require_registry()
     folder = root / RELEASES
     with _releases.holding(folder):
         chain = _releases.read_chain(folder)
         if _releases.repair(folder, chain):
             print_line(f"releases/current.json lagged behind {chain[-1]['release']}.json: mended")
         winners = read_winners(root)
-        if chain and _releases.same_winners(chain[-1]["winners"], winners):
+        pending = read_challenge(folder, chain)
+        if pending and not asked.images and same_winners(pending["winners"], winners):
+            asked = asked._replace(images=references(images_of(pending)))
+        if chain and _releases.has(chain[-1], winners, asked.images):
             print_line(f"release {chain[-1]['serves']} has these winners already: no new release")
             with open_registry(root) as registry:
                 settle(registry, chain, root)
             return chain[-1]
-        decision = decide(params, root, chain, winners, command, despite)
-        return _bring_into_force(root, chain, decision)
-
-
-def decide(
-    params: Params, root: Path, chain: list[Record], winners: Winners, command: str, despite: str
-) -> Decision:
-    """Everything the record will hold, after every check that can refuse the release."""
-    check_fresh(root)
-    decision = read_decision(root, winners, chain)
-    against = objections(root, decision, winners, chain)
-    if against and not despite:
-        raise StillhouseError(
-            f"{'; '.join(against)}. Mend that, or give a reason to release all the same: "
-            f"make release ARGS=\"--despite '...'\""
-        )
-    candidates = describe_candidates(params, root)
-    won = {device: winner for device, winner in winners.items() if winner}
-    reports = {d: read_evaluation(root, winner["candidate"]) for d, winner in won.items()}
-    git = git_state(root, apart_from="releases")
-    return {
-        "kind": "release",
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "by": person(root),
-        "command": command,
-        "reason": f"{despite} (despite: {'; '.join(against)})" if against else decision["reason"],
-        "git": {"commit": git.commit, "dirty": git.dirty},
-        "winners": winners,
-        "scores": {device: _scores(report) for device, report in reports.items()},
-        "benchmark": {d: _benchmark(root, w["candidate"], d) for d, w in won.items()},
-        "data": {**reports["cpu"]["data"], "examples": reports["cpu"]["examples"]},
-        "candidates": candidates,
-        "decision": decision,
-        "bento": _bento(root, winners),
-    }
-
-
-def _scores(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores that have an interval, and what else stands beside them."""
-    return {
-        metric: dict(value)
-        for metric, value in report.items()
-        if isinstance(value, Mapping) and {"score", "low", "high"} <= value.keys()
-    }
-
-
-def _benchmark(root: Path, candidate: str, device: Device) -> dict[str, Any]:
-    """The report for one device; one file may hold those of several."""
-    path = root / BENCHMARKS / f"{candidate}.json"
-    report: dict[str, Any] = _io.read_json(path) if path.is_file() else {}
-    by_device = report.pop("by_device", {report.get("device"): {}})
-    return {**report, **by_device[device]} if device in by_device else {}
-
-
-def _bento(root: Path, winners: Winners) -> str | None:
-    """Tags of the Bentos that were packaged from these winners, the CPU's first, if any was."""
-    if not (root / PACKAGE).is_file():
-        return None
-    made = _io.read_json(root / PACKAGE).get("bentos", {})
-    tags = [
-        made[device]["bento_tag"]
-        for device, winner in winners.items()
-        if winner and made.get(device, {}).get("model_sha256") == winner["model_sha256"]
-    ]
-    return ", ".join(tags) or None
+        canary = judge(root, chain, pending, winners, asked.images, asked.without_canary)
+        decision = propose(params, root, chain, winners, asked)
+        return _bring_into_force(root, chain, {**decision, "canary": canary})
 
 
 def _bring_into_force(root: Path, chain: list[Record], decision: Decision) -> Record:
@@ -134,14 +70,17 @@ def _bring_into_force(root: Path, chain: list[Record], decision: Decision) -> Re
     record = _releases.next_record(folder, chain, decision)
     number, after = record["release"], [*chain, record]
     with open_registry(root) as registry:
-        challenge(registry, after, root)
+        announce(registry, after, root)
         _releases.append(folder, record)
-        for line in describe_winners(record):
+        for line in (*describe_winners(record), *list_images(record)):
             print_line(f"release {number}: {line}")
+        print_line(f"  canary: {record['canary']['verdict']}, {record['canary']['reason']}")
         settle(registry, after, root)
     print_line(f"  releases/{number}.json, releases/current.json")
     print_line(f'Next: git add releases && git commit -m "Release {number}"')
-    print_line("      to go back: make rollback")
+    print_line("      make repro (select now compares with this release), and commit dvc.lock")
+    if number > 1:
+        print_line("      to go back: make rollback")
     return record
 
 
@@ -159,10 +98,25 @@ def main() -> None:
         help="release in spite of uncommitted files, a rollback of these models or a verdict "
         "that keeps what serves; the record holds the reason. Gates cannot be overruled",
     )
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--without-canary",
+        metavar="REASON",
+        default="",
+        help="release though no canary has judged these models; the record holds the reason",
+    )
+    parser.add_argument(
+        "--image",
+        metavar="DEVICE=NAME@sha256:HEX",
+        action="append",
+        default=[],
+        help="the image to deploy, by digest; where a challenge stands, it has named it",
+    )
+    given = parser.parse_args()
     command = shlex.join(["python", "-m", "stages.release", *sys.argv[1:]])
     try:
-        release(load_params(Path("params.yaml")), Path.cwd(), command, arguments.despite)
+        images = parse_images(given.image)
+        asked = Asked(command, given.despite, given.without_canary, images)
+        release(load_params(Path("params.yaml")), Path.cwd(), asked)
     except StillhouseError as error:
         sys.exit(f"error: release: {error}")
 

@@ -40,7 +40,7 @@ from stages._watching import Kind
 REPORTS = Path("reports/retrain")
 REFUSED = 4
 NEXT = {
-    "promoted": "git add params.yaml configs/retrained.yaml dvc.lock && git commit, make release",
+    "promoted": "git add params.yaml configs/retrained.yaml dvc.lock && git commit, make challenge",
     "refused": "make repro (brings back what belongs to params.yaml, from DVC's cache)",
     "failed": "mend what is said above, then make retrain; or take it back: "
     "make retrain ARGS=--undo",

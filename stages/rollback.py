@@ -5,9 +5,11 @@ Writes  releases/<n>.json (a decision record of kind rollback) and releases/curr
         the aliases champion and previous
 Run     python -m stages.rollback [--to N] [--reason TEXT]
 
-It names what to redeploy and where the model is; it redeploys nothing. Nothing is taken out of
-releases/: what was rolled back stays there, and `make release` does not bring it into force again
-without a reason. Where the registry is down, STILLHOUSE_TRACKING=off goes back without it.
+It names the image and the Bento to redeploy (releases/current.json has them too: images.cpu.image)
+and where the model is; it redeploys nothing and asks no canary. A standing challenge ends. Nothing
+is taken out of releases/: what was rolled back stays there, and `make release` does not bring it
+into force again without a reason. Where the registry is down, STILLHOUSE_TRACKING=off goes back
+without it.
 """
 
 import argparse
@@ -21,8 +23,9 @@ from serving.errors import StillhouseError
 from stages import _releases
 from stages._provenance import git_state, person
 from stages._registering import settle
-from stages._releases import Record, describe_winners
+from stages._releases import Record, images_of
 from stages._restoring import describe_place
+from stages._roles import describe_winners, list_images
 from stages._run import tracking_state
 from stages._stage import print_line
 from stages._tracking.registry import open_registry
@@ -105,6 +108,8 @@ def _record(root: Path, chain: Sequence[Record], to: Record, command: str, reaso
         "candidates": to["candidates"],
         "decision": to["decision"],
         "bento": to["bento"],
+        "images": images_of(to),
+        "canary": {"verdict": "not_asked", "reason": "a rollback"},
     }
     return _releases.next_record(root / RELEASES, chain, decision, serves=to["release"])
 
@@ -127,9 +132,10 @@ def _tell(root: Path, target: Record, last: Record) -> None:
     """What happened, what to redeploy, what to do next."""
     for line in describe_winners(target):
         print_line(f"  {line}")
-    print_line("Redeploy:")
-    if target["bento"]:
-        print_line(f"  Bento {target['bento']}")
+    bento = [f"Bento {target['bento']}"] if target["bento"] else []
+    for line in (*list_images(target), *bento):
+        print_line(f"Redeploy: {line}")
+    print_line("Models:")
     names = [winner["candidate"] for winner in target["winners"].values() if winner]
     for name in dict.fromkeys(names):
         for line in describe_place(root, target["candidates"][name], target["git"]):

@@ -12,6 +12,7 @@ from tempfile import mkdtemp
 from serving.contract import Contract, digest, write_contract
 from stages import _io
 from stages._params import check_params
+from stages._proposing import Asked
 
 CANDIDATES = {
     "teacher": "models/teacher",
@@ -90,6 +91,25 @@ def win(root, name, **changes):
     }
     _io.write_json(root / "models/winner.json", {"cpu": winner, "cuda": None})
     _io.write_json(root / "reports/select/decision.json", decision | changes)
+
+
+def bring_into_force(root, **asked):
+    """Release what won; unless the test says otherwise, no canary is asked."""
+    from stages.release import release
+
+    return release(PARAMS, root, Asked(COMMAND, **{"without_canary": "a test", **asked}))
+
+
+def pack(root, name, tag="stillhouse:abc"):
+    """The report of a Bento with the model `name`."""
+    sha256 = digest(root / CANDIDATES[name])
+    made = {"bento_tag": tag, "bento_sha256": "b" * 64, "model_sha256": sha256}
+    _io.write_json(root / "reports/package/release.json", {"bentos": {"cpu": made}})
+
+
+def image(letter):
+    """An image's name with a digest of this letter."""
+    return f"ghcr.io/somebody/stillhouse@sha256:{letter * 64}"
 
 
 def git(root, *arguments):

@@ -66,11 +66,15 @@ class Served:
 
 @contextmanager
 def served(
-    target: str, folder: Path, environment: Mapping[str, str], wait: bool = True
+    target: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    wait: bool = True,
+    port: int | None = None,
 ) -> Iterator[Served]:
     """Serve `target`, such as serving.service:Baseline; what it writes goes into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     told = os.environ | {
         "BENTOML_HOME": str(folder / "bentoml"),
         "BENTOML_PORT": str(port),

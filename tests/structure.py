@@ -16,7 +16,21 @@ def read_yaml(path: Path) -> Any:
 
 
 # What acts on the world is no DVC stage: one that is restored from a cache acts on nothing.
-ACTIONS = ("release", "rollback", "window", "watch", "retrain")
+ACTIONS = (
+    "release",
+    "rollback",
+    "window",
+    "watch",
+    "retrain",
+    "canary",
+    "challenge",
+    "backup",
+    "restore",
+    "container",
+    "export",
+    "doctor",
+    "status",
+)
 
 
 def programs() -> dict[str, Path]:

@@ -18,6 +18,7 @@ def test_a_bento_without_torch_has_the_base_lock_alone_and_exactly():
     assert sorted(pins) == sorted(_bento.read_pins(LOCKS["base"]).values())
     names = {pin.partition("==")[0] for pin in pins}
     assert {"bentoml", "ctranslate2", "scikit-learn"} <= names
+    assert len({"--hash=" in pin for pin in pins}) == 1
     assert not names & {"torch", "transformers", "bitsandbytes", "dvc", "mlflow"}
 
 
@@ -41,6 +42,18 @@ def test_a_bento_of_transformers_pins_all_that_its_engine_imports_and_no_more():
     assert len(pins) == len(base) + len(_bento.TORCH_PACKAGES)
     on_cuda = set(_bento.choose_requirements("transformers", True, LOCKS)) - set(pins)
     assert {"triton", "nvidia-cublas"} <= {pin.partition("==")[0] for pin in on_cuda}
+
+
+def test_hashes_go_along_where_all_pins_have_some(tmp_path):
+    digests = [f"--hash=sha256:{digit * 64}" for digit in "ab"]
+    hashed = "numpy==2.4.6 \\\n    " + " \\\n    ".join(digests)
+    lock = tmp_path / "base.txt"
+    lock.write_text(f"{hashed}\nscipy==1.17.1 {digests[0]}\n")
+    pins = [f"numpy==2.4.6 {' '.join(digests)}", f"scipy==1.17.1 {digests[0]}"]
+    assert _bento.choose_requirements("ctranslate2", False, {"base": lock}) == pins
+    lock.write_text(f"{hashed}\nscipy==1.17.1\n")
+    pins = ["numpy==2.4.6", "scipy==1.17.1"]  # pip would refuse the second one
+    assert _bento.choose_requirements("ctranslate2", False, {"base": lock}) == pins
 
 
 @pytest.mark.parametrize("line", ["torch>=2", "torch", "-r other.txt", "a @ file:///x"])

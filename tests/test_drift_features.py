@@ -14,8 +14,9 @@ from stages._drift.evidence import changed_values, violations
 from stages._drift.features import NEW_VALUE, NEW_WORDS, distinct_places, kind_of, tabulate
 from stages._drift.planting import shift_rows
 from stages._drift.reference import cascade_rows, winner_rows
-from stages._drift.vectors import Encoder, choose_texts, encode_texts
+from stages._drift.vectors import Encoder, choose_texts
 from stages._drift.vocabulary import learn, unseen_share, value_form, words
+from stages._kept_vectors import encode_texts
 
 PARSED = SlotSchema.from_dict(SCHEMA)
 TRAIN = [

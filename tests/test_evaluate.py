@@ -10,7 +10,7 @@ from toy import write_prepared
 
 from serving.contract import Contract, write_contract
 from serving.errors import StillhouseError
-from stages import _io
+from stages import _io, _sentences
 from stages._params import check_params
 from stages.answer import describe_model
 from stages.evaluate import evaluate
@@ -193,6 +193,29 @@ def test_similarity_has_anchors_and_one_backend_for_all(paths, tmp_path):
     assert good["backend"] == bad["backend"]
     row = _io.read_jsonl(outputs["reports"] / "bad.jsonl")[0]
     assert row["scores"]["semantic_similarity"] < 1.0
+
+
+def test_kept_vectors_give_the_same_reports_without_encoding(paths, tmp_path, monkeypatch):
+    inputs, outputs = paths
+    folder = write_sentence_model(tmp_path / "sentences")
+    settings = {"metrics": ["semantic_similarity"], "similarity": {"model": str(folder)}}
+    places = {**outputs, "kept": tmp_path / "kept"}
+    encoded = []
+    load = _sentences._load
+    monkeypatch.setattr(_sentences, "_load", lambda place: encoded.append(place) or load(place))
+
+    def reports():
+        _sentences.load_encoder.cache_clear()
+        evaluate(with_settings(**settings), inputs, places)
+        return {path.name: path.read_bytes() for path in outputs["reports"].iterdir()}
+
+    first = reports()
+    assert reports() == first
+    assert encoded == [folder], "the model is loaded once"
+    (kept,) = places["kept"].iterdir()
+    kept.write_bytes(kept.read_bytes()[:-5])
+    assert reports() == first
+    assert encoded == [folder, folder], "a damaged file is made anew"
 
 
 def test_slot_errors_without_a_schema_are_refused(paths):

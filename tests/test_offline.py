@@ -36,7 +36,7 @@ COMMANDS += [["quantize", "ct2_int8"]]
 COMMANDS += [["answer", name] for name in CANDIDATES]
 COMMANDS += [["detectors"], ["evaluate"], ["ladder"]]
 COMMANDS += [["benchmark", name] for name in CANDIDATES]
-COMMANDS += [["select"], ["package"]]
+COMMANDS += [["select"], ["package"], ["report"]]
 
 
 @pytest.fixture(scope="module")

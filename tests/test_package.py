@@ -56,7 +56,7 @@ def test_only_serving_and_the_two_models_are_laid_out(project, tmp_path):
     _bento.lay_out(parts_of(project), tmp_path / "context")
     files = {p.relative_to(tmp_path / "context") for p in (tmp_path / "context").rglob("*.*")}
     tops = {path.parts[0] for path in files}
-    assert tops == {"serving", "models", "requirements.txt", "bentofile.yaml"}
+    assert tops == {"serving", "models", "requirements.txt", _bento.LOCK, "bentofile.yaml"}
     models = {p.parts[1] for p in files if p.parts[0] == "models"}
     assert models == {"student", "baseline", "winner.json"}
     assert not any("__pycache__" in path.parts for path in files)
@@ -163,11 +163,15 @@ def test_the_exported_bento_holds_nothing_of_this_machine_nor_of_the_pipeline(pa
     with tarfile.open(bentos / "cpu.bento") as tar:
         names = [entry.name for entry in tar.getmembers() if entry.isfile()]
         pins = tar.extractfile("env/python/requirements.txt").read().decode().split()
+        lock = tar.extractfile(f"src/{_bento.LOCK}").read().decode().splitlines()
+        recipe = tar.extractfile("env/docker/Dockerfile").read().decode()
     sources = {Path(name).parts[1] for name in names if name.startswith("src/")}
-    assert sources == {"serving", "models", "bentofile.yaml"}
+    assert sources == {"serving", "models", _bento.LOCK, "bentofile.yaml"}
     models = {Path(name).parts[2] for name in names if name.startswith("src/models/")}
     assert models == {"student", "baseline", "winner.json"}
-    assert sorted(pins) == sorted(_bento.choose_requirements("ctranslate2", False, LOCKS))
+    assert lock == _bento.choose_requirements("ctranslate2", False, LOCKS)
+    assert sorted(pins) == sorted(map(_bento.without_hash, lock))
+    assert 'ENTRYPOINT ["python", "-m", "serving.container"]' in recipe
 
 
 @pytest.mark.slow

@@ -79,6 +79,7 @@ def test_a_key_is_secret_and_stays_until_scratch_goes(tmp_path):
     first = find_key(tmp_path / "a", settings, 1)
     assert len(first) == 32 and find_key(tmp_path / "a", settings, 1) == first
     assert find_key(tmp_path / "b", settings, 1) != first
+    assert [file.stat().st_mode & 0o777 for file in (tmp_path / "a").iterdir()] == [0o600]
 
 
 def test_several_learning_rates_are_refused(tmp_path):

@@ -7,9 +7,9 @@ import sys
 import pytest
 from release_cases import (
     COMMAND,
-    PARAMS,
     SCORE,
     aliases,
+    bring_into_force,
     copy_store,
     make_model,
     make_project,
@@ -22,7 +22,7 @@ from serving.contract import digest
 from serving.errors import StillhouseError
 from stages import _io
 from stages._releases import read_chain, read_current
-from stages.release import main, release
+from stages.release import main
 
 CLOSED_PORT = 9  # "discard": nothing listens there
 
@@ -39,20 +39,20 @@ def refused(project, said, **arguments):
     """Release, expecting a refusal in one line that leaves nothing behind."""
     before = sorted(path.name for path in (project / "releases").iterdir())
     with pytest.raises(StillhouseError, match=said) as caught:
-        release(PARAMS, project, COMMAND, **arguments)
+        bring_into_force(project, **arguments)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in (project / "releases").iterdir()) == before
 
 
 def second_release(project):
     """Put int8 into force, then nf4."""
-    release(PARAMS, project, COMMAND)
+    bring_into_force(project)
     win(project, "nf4")
-    return release(PARAMS, project, COMMAND)
+    return bring_into_force(project)
 
 
 def test_the_first_release_writes_record_versions_and_aliases(project, capsys):
-    record = release(PARAMS, project, COMMAND)
+    record = bring_into_force(project)
     assert (
         read_current(project / "releases/current.json")
         == record
@@ -67,7 +67,7 @@ def test_the_first_release_writes_record_versions_and_aliases(project, capsys):
 
 
 def test_a_record_says_what_won_on_what_evidence_and_who_did_it(project):
-    record = release(PARAMS, project, COMMAND)
+    record = bring_into_force(project)
     winner = record["winners"]["cpu"]
     assert winner["model_sha256"] == digest(project / winner["folder"])
     assert record["scores"] == {"cpu": {"bleu": SCORE}}
@@ -90,8 +90,8 @@ def test_the_second_release_knows_the_first(project):
 
 
 def test_the_same_winner_makes_no_second_release(project, capsys):
-    first = release(PARAMS, project, COMMAND)
-    assert release(PARAMS, project, COMMAND) == first
+    first = bring_into_force(project)
+    assert bring_into_force(project) == first
     assert "release 1 has these winners already: no new release" in capsys.readouterr().out
     assert not (project / "releases/2.json").exists()
     assert len(versions(project)) == 3
@@ -102,11 +102,11 @@ def test_a_crash_before_the_record_leaves_nothing_in_force(project):
     good = path.read_text()
     path.write_text(good.replace("11.0", "NaN"))  # which no record can hold
     with pytest.raises(ValueError, match="not JSON compliant"):
-        release(PARAMS, project, COMMAND)
+        bring_into_force(project)
     assert aliases(project) == {"challenger": "int8"}
     assert read_chain(project / "releases") == []
     path.write_text(good)
-    assert release(PARAMS, project, COMMAND)["release"] == 1
+    assert bring_into_force(project)["release"] == 1
     assert aliases(project)["champion"] == "int8"
     assert len(versions(project)) == 3
 
@@ -115,7 +115,7 @@ def test_a_crash_between_record_and_current_file_is_mended(project, capsys):
     second_release(project)
     first = _io.read_json(project / "releases/1.json")
     _io.write_json(project / "releases/current.json", first)
-    assert release(PARAMS, project, COMMAND)["release"] == 2
+    assert bring_into_force(project)["release"] == 2
     assert _io.read_json(project / "releases/current.json")["release"] == 2
     assert "current.json lagged behind 2.json: mended" in capsys.readouterr().out
 
@@ -125,7 +125,7 @@ def test_a_crash_between_record_and_registry_is_mended(project):
     for name in ("mlflow.db", "mlflow.db.version"):
         (project / name).unlink()
     copy_store(project)  # a registry that has seen nothing
-    release(PARAMS, project, COMMAND)
+    bring_into_force(project)
     assert aliases(project) == {"challenger": "nf4", "champion": "nf4", "previous": "int8"}
 
 
@@ -169,7 +169,7 @@ def test_a_decision_that_never_judged_the_winner_is_refused(project):
 
 
 def test_a_decision_against_another_incumbent_is_refused(project):
-    release(PARAMS, project, COMMAND)
+    bring_into_force(project)
     win(project, "nf4", incumbent=None)
     refused(project, r"made against no release, but releases/current\.json holds record 1")
 
@@ -177,7 +177,7 @@ def test_a_decision_against_another_incumbent_is_refused(project):
 def test_uncommitted_files_need_a_reason(project):
     (project / "params.yaml").write_text("seed: 21\n")
     refused(project, r"not committed: params\.yaml\. .*--despite")
-    record = release(PARAMS, project, COMMAND, despite="the demonstration")
+    record = bring_into_force(project, despite="the demonstration")
     assert record["git"]["dirty"] is True
     assert record["reason"].startswith("the demonstration (despite: not committed: params.yaml)")
 
@@ -187,11 +187,11 @@ def test_records_that_are_not_committed_yet_are_no_objection(project):
 
 
 def test_a_verdict_that_keeps_what_serves_needs_a_reason(project):
-    release(PARAMS, project, COMMAND)
+    bring_into_force(project)
     kept = {"release": 1, "cpu": {"verdict": "keep", "reason": "the incumbent is better in bleu"}}
     win(project, "nf4", incumbent=kept)
     refused(project, "on cpu select keeps release 1: the incumbent is better in bleu")
-    assert release(PARAMS, project, COMMAND, despite="half the price")["release"] == 2
+    assert bring_into_force(project, despite="half the price")["release"] == 2
 
 
 def test_a_registry_that_is_off_or_away_refuses_the_release(project, monkeypatch):
@@ -214,7 +214,7 @@ def test_a_winner_on_cuda_has_its_own_aliases_scores_and_figures(project):
     entries = [{"name": n, "device": d, **passed} for n, d in (("int8", "cpu"), ("nf4", "cuda"))]
     win(project, "int8", winners={"cpu": "int8", "cuda": "nf4"}, candidates=entries)
     _io.write_json(project / "models/winner.json", {"cpu": won, "cuda": nf4})
-    record = release(PARAMS, project, COMMAND)
+    record = bring_into_force(project)
     assert record["benchmark"]["cuda"]["latency_ms"] == gpu["latency_ms"]
     assert record["scores"]["cuda"] == {"bleu": SCORE}
     shown = aliases(project)
@@ -224,11 +224,11 @@ def test_a_winner_on_cuda_has_its_own_aliases_scores_and_figures(project):
 def test_the_bento_of_the_winner_is_named_and_no_other(project):
     packed = {"bento_tag": "stillhouse:abc", "model_sha256": "e" * 64}
     _io.write_json(project / "reports/package/release.json", {"bentos": {"cpu": packed}})
-    assert release(PARAMS, project, COMMAND)["bento"] is None
+    assert bring_into_force(project)["bento"] is None
     win(project, "nf4")
     packed["model_sha256"] = digest(project / "models/variants/nf4")
     _io.write_json(project / "reports/package/release.json", {"bentos": {"cpu": packed}})
-    assert release(PARAMS, project, COMMAND)["bento"] == "stillhouse:abc"
+    assert bring_into_force(project)["bento"] == "stillhouse:abc"
 
 
 def test_the_program_ends_in_one_line_and_exit_1(tmp_path, monkeypatch):

@@ -8,19 +8,22 @@ import pytest
 
 from serving.errors import StillhouseError
 from stages import _io
+from stages._challenges import next_challenge, read_challenge, write_challenge
 from stages._releases import (
+    SINCE_2,
     append,
     before,
     holding,
+    images_of,
     in_force,
     next_record,
     read_chain,
     read_current,
     repair,
-    roles,
     same_winners,
     withdrawn,
 )
+from stages._roles import image_tags, roles
 
 
 def winners(cpu, cuda=None):
@@ -30,7 +33,7 @@ def winners(cpu, cuda=None):
     return {"cpu": winner(cpu), "cuda": winner(cuda)}
 
 
-def decision(cpu, cuda=None, kind="release"):
+def decision(cpu, cuda=None, kind="release", images=None):
     return {
         "kind": kind,
         "time": "2030-01-01T00:00:00+00:00",
@@ -45,12 +48,14 @@ def decision(cpu, cuda=None, kind="release"):
         "candidates": {},
         "decision": {},
         "bento": None,
+        "images": images or {},
+        "canary": {"verdict": "waived", "reason": ""},
     }
 
 
-def add(folder, cpu, cuda=None, serves=None):
+def add(folder, cpu, cuda=None, serves=None, images=None):
     chain = read_chain(folder)
-    made = decision(cpu, cuda, "rollback" if serves else "release")
+    made = decision(cpu, cuda, "rollback" if serves else "release", images)
     append(folder, next_record(folder, chain, made, serves))
     return read_chain(folder)
 
@@ -120,7 +125,7 @@ def test_what_is_no_record_is_refused_in_one_line(tmp_path, text, said):
 def test_a_record_of_a_newer_schema_is_refused(tmp_path):
     (record,) = add(tmp_path, "a")
     _io.write_json(tmp_path / "current.json", record | {"schema_version": 99})
-    with pytest.raises(StillhouseError, match="schema version 99, this program reads up to 1"):
+    with pytest.raises(StillhouseError, match="schema version 99, this program reads up to 2"):
         read_current(tmp_path / "current.json")
 
 
@@ -190,6 +195,61 @@ def test_roles_follow_the_records(tmp_path):
     assert (after["previous"], after["champion-cuda"]) == (None, None)
 
 
+def test_a_standing_challenge_takes_the_challengers_role_and_no_other(tmp_path):
+    add(tmp_path, "a")
+    chain = add(tmp_path, "b")
+    pending = next_challenge(chain, decision("c"))
+    assert roles(chain, pending) == roles(chain) | {"challenger": "c" * 64}
+
+
+def test_a_model_in_two_images_is_tagged_with_the_champions(tmp_path):
+    old, new = ({"cpu": {"image": name, "bento_tag": "", "bento_sha256": ""}} for name in "xy")
+    chain = add(tmp_path, "a", images=old)
+    pending = next_challenge(chain, decision("a", images=new))
+    assert image_tags(chain, pending) == {"a" * 64: {"image.cpu": "x"}}
+    pending = next_challenge(chain, decision("b", images=new))
+    assert image_tags(chain, pending)["b" * 64] == {"image.cpu": "y"}
+
+
+def test_a_challenge_stands_until_the_next_record(tmp_path):
+    chain = add(tmp_path, "a")
+    assert read_challenge(tmp_path, chain) is None
+    made = next_challenge(chain, decision("b"))
+    write_challenge(tmp_path, made)
+    assert read_challenge(tmp_path, chain) == made
+    assert read_chain(tmp_path) == chain, "it is no record"
+    assert read_challenge(tmp_path, add(tmp_path, "c")) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 2}'])
+def test_a_damaged_challenge_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "challenger.json").write_text(text)
+    with pytest.raises(StillhouseError, match=r"no challenge\. Delete it and run") as caught:
+        read_challenge(tmp_path, [])
+    assert "\n" not in str(caught.value)
+
+
+def test_records_of_the_first_schema_are_read_and_followed_on(tmp_path):
+    chain = add(tmp_path, "a")
+    old = {name: value for name, value in chain[0].items() if name not in SINCE_2}
+    _io.write_json(tmp_path / "1.json", old | {"schema_version": 1})
+    _io.write_json(tmp_path / "current.json", old | {"schema_version": 1})
+    chain = read_chain(tmp_path)
+    assert not repair(tmp_path, chain)
+    assert images_of(chain[0]) == {}
+    first, second = add(tmp_path, "b")
+    assert second["previous_sha256"] == _io.sha256_file(tmp_path / "1.json")
+    assert (first["schema_version"], second["schema_version"]) == (1, 2)
+
+
+def test_a_record_of_the_second_schema_needs_its_images(tmp_path):
+    (record,) = add(tmp_path, "a")
+    del record["images"]
+    _io.write_json(tmp_path / "current.json", record)
+    with pytest.raises(StillhouseError, match=r"it lacks \['images'\]"):
+        read_current(tmp_path / "current.json")
+
+
 def test_winners_are_the_same_by_digest_on_every_device():
     renamed = winners("a")
     renamed["cpu"] |= {"candidate": "other", "folder": "elsewhere"}
@@ -200,8 +260,17 @@ def test_winners_are_the_same_by_digest_on_every_device():
 
 def test_what_a_rollback_took_out_of_force_is_withdrawn_until_released_again(tmp_path):
     add(tmp_path, "a")
-    assert withdrawn(add(tmp_path, "b"), winners("b")) is None
+    assert withdrawn(add(tmp_path, "b"), winners("b"), {}) is None
     chain = add(tmp_path, "a", serves=1)
-    assert withdrawn(chain, winners("b")) == chain[-1]
-    assert withdrawn(chain, winners("a")) is None
-    assert withdrawn(add(tmp_path, "b"), winners("b")) is None
+    assert withdrawn(chain, winners("b"), {}) == chain[-1]
+    assert withdrawn(chain, winners("a"), {}) is None
+    assert withdrawn(add(tmp_path, "b"), winners("b"), {}) is None
+
+
+def test_an_image_is_withdrawn_though_its_model_serves_on(tmp_path):
+    old, new = ({"cpu": {"image": name, "bento_tag": "", "bento_sha256": ""}} for name in "xy")
+    add(tmp_path, "a", images=old)
+    add(tmp_path, "a", images=new)
+    chain = add(tmp_path, "a", serves=1, images=old)
+    assert withdrawn(chain, winners("a"), {"cpu": "y"}) == chain[-1]
+    assert withdrawn(chain, winners("a"), {"cpu": "x"}) is None

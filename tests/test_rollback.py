@@ -4,13 +4,12 @@ import json
 import shutil
 
 import pytest
-from release_cases import PARAMS, aliases, copy_store, make_model, make_project, win
+from release_cases import aliases, bring_into_force, copy_store, make_model, make_project, win
 from tracking_cases import VARIABLES
 
 from serving.errors import StillhouseError
 from stages import _io
 from stages._releases import read_chain, read_current
-from stages.release import release
 from stages.rollback import rollback
 
 COMMAND = "python -m stages.rollback"
@@ -26,9 +25,9 @@ def released(tmp_path_factory):
             patch.delenv(name, raising=False)
         copy_store(root)
         make_project(root)
-        release(PARAMS, root, "make release")
+        bring_into_force(root)
         win(root, "nf4")
-        release(PARAMS, root, "make release")
+        bring_into_force(root)
     return root
 
 
@@ -45,7 +44,8 @@ def test_the_release_before_serves_again_and_the_record_says_so(project):
     assert read_current(project / "releases/current.json") == record == chain[2]
     assert (record["kind"], record["release"], record["serves"]) == ("rollback", 3, 1)
     assert (record["incumbent"]["release"], record["reason"]) == (2, "wrong prices")
-    for field in ("winners", "scores", "benchmark", "data", "candidates", "decision", "bento"):
+    carried = ("winners", "scores", "benchmark", "data", "candidates", "decision", "bento")
+    for field in (*carried, "images"):
         assert record[field] == chain[0][field], field
     assert aliases(project) == {"challenger": "nf4", "champion": "int8"}
 
@@ -136,8 +136,8 @@ def test_what_was_withdrawn_needs_a_reason_to_be_released_again(project):
     with pytest.raises(
         StillhouseError, match=r"rollback 3 took these .* out of force: wrong prices"
     ):
-        release(PARAMS, project, "make release")
-    record = release(PARAMS, project, "make release", despite="prices mended")
+        bring_into_force(project)
+    record = bring_into_force(project, despite="prices mended")
     assert (record["release"], record["incumbent"]["release"]) == (4, 1)
 
 

@@ -149,7 +149,7 @@ def test_code_of_the_folders_own_is_refused(broken):
 def test_a_folder_that_holds_no_model_is_one_clear_line(broken, damage, message):
     damage(broken)
     with pytest.raises(StillhouseError, match=message) as error:
-        load_encoder(str(broken), None)
+        load_encoder(str(broken), None).encode(["the mill"])
     assert "\n" not in str(error.value)
 
 

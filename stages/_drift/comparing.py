@@ -25,8 +25,8 @@ from stages._drift.two_samples import (
     compare_numbers,
     compare_shares,
 )
-from stages._drift.vectors import Vectors
 from stages._drift.verdict import NotCompared, Test
+from stages._kept_vectors import Vectors
 from stages._params.drift import Drift
 
 FIRST = 199

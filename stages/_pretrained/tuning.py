@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
@@ -162,13 +162,9 @@ def merged(model: Any) -> Any:
     causal = model.get_base_model()
     if not getattr(causal, "is_loaded_in_4bit", False):
         return model.merge_and_unload().to(causal.config.dtype)
-    deltas = {
-        name: module.get_delta_weight(ADAPTER).float()
-        for name, module in causal.named_modules()
-        if hasattr(module, "get_delta_weight")
-    }
+    adapters = {n: m for n, m in causal.named_modules() if hasattr(m, "get_delta_weight")}
     plain = model.unload()
-    _unpack(plain, deltas)
+    _unpack(plain, adapters)
     plain.activation_checkpointing_disable()
     plain.disable_input_require_grads()
     plain.hf_quantizer.remove_quantization_config(plain)
@@ -176,8 +172,11 @@ def merged(model: Any) -> Any:
     return plain.to(plain.config.dtype)
 
 
-def _unpack(model: Any, deltas: dict[str, Tensor]) -> None:
-    """Replace every 4-bit matrix by the layer it was, with its part of the adapter added."""
+def _unpack(model: Any, adapters: dict[str, Any]) -> None:
+    """Replace every 4-bit matrix by the layer it was, with its part of the adapter added.
+
+    One matrix at a time is in float32: all of them would take four bytes a weight, twice.
+    """
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn.modules import Linear4bit
 
@@ -186,8 +185,9 @@ def _unpack(model: Any, deltas: dict[str, Tensor]) -> None:
     packed = [(n, m) for n, m in model.named_modules() if isinstance(m, Linear4bit)]
     for name, module in packed:
         weight = dequantize_4bit(module.weight.data, module.weight.quant_state).float()
-        if name in deltas:
-            weight += deltas[name].to(weight.device)
+        if name in adapters:
+            weight += adapters[name].get_delta_weight(ADAPTER).float().to(weight.device)
+        weight = weight.to(model.config.dtype)
         outputs, inputs = weight.shape
         with torch.device("meta"):
             if issubclass(module.source_cls, Conv1D):  # GPT-2's, the other way round

@@ -100,6 +100,41 @@ def set_aliases(registry: Registry, roles: Mapping[str, str | None]) -> dict[str
     return versions
 
 
+def set_tags(registry: Registry, tags: Mapping[str, Facts]) -> None:
+    """Tag the version of each model that this registry has seen, by the model's digest."""
+    for sha256, facts in tags.items():
+        version = find_version(registry, sha256)
+        for key, value in facts.items() if version is not None else ():
+            registry.client.set_model_version_tag(registry.model, str(version), key, value)
+
+
+def read_aliases(database: Path) -> dict[str, dict[str, str]]:
+    """Digest of the model behind each alias of each registered model in an MLflow database.
+
+    Args:
+        database: a SQLite file; nothing in it changes, not even its place for artifacts.
+
+    Raises:
+        StillhouseError: it cannot be read, or another version of MLflow wrote it.
+    """
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # the error says what went wrong
+    from mlflow import MlflowClient, __version__
+
+    try:
+        client = MlflowClient(f"sqlite:///{database}")
+        return {
+            model.name: {
+                alias: client.get_model_version(model.name, str(version)).tags[DIGEST]
+                for alias, version in sorted(model.aliases.items())
+            }
+            for model in client.search_registered_models()
+        }
+    except Exception as error:  # whatever it is, one line says so
+        raise StillhouseError(
+            f"MLflow {__version__} cannot read the aliases in {database.name}: {one_line(error)}"
+        ) from None
+
+
 def _open(store: Store) -> Registry:
     from mlflow.exceptions import MlflowException
 

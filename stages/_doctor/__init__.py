@@ -1,0 +1,1 @@
+"""What this machine can do for the chosen settings, before any work starts."""
