@@ -31,8 +31,8 @@ socket.socket.connect_ex = refuse
 
 COMMANDS = [["prepare"], ["baseline"], ["teacher"], ["label"]]
 COMMANDS += [["distill", recipe] for recipe in ("student", "control")]
-CANDIDATES = ("baseline", "teacher", "student", "control", "ct2_int8")
-COMMANDS += [["quantize", "ct2_int8"]]
+CANDIDATES = ("baseline", "teacher", "student", "control", "ct2")
+COMMANDS += [["quantize", "ct2"]]
 COMMANDS += [["answer", name] for name in CANDIDATES]
 COMMANDS += [["detectors"], ["evaluate"], ["ladder"]]
 COMMANDS += [["benchmark", name] for name in CANDIDATES]
