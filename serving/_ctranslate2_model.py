@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from serving._answering import AGAIN
+from serving._threads import answering_threads
 from serving.contract import Contract
 from serving.errors import StillhouseError
 
@@ -35,7 +36,8 @@ class Loaded:
 def load_generator(folder: Path, contract: Contract, device: str | None) -> Loaded:
     """The model on `device` (CUDA where there is one, else CPU), one batch at a time.
 
-    Threads are those of OMP_NUM_THREADS: fixed, so that the same request gives the same sums.
+    Threads are those of OMP_NUM_THREADS, or one for a small model: fixed, so that the same request
+    gives the same sums.
 
     Raises:
         StillhouseError: no ctranslate2, a compute type that the device has not or that is not the
@@ -49,7 +51,7 @@ def load_generator(folder: Path, contract: Contract, device: str | None) -> Load
         facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tokens = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
         generator = ctranslate2.Generator(
-            str(folder), device=where, inter_threads=1, intra_threads=_threads()
+            str(folder), device=where, inter_threads=1, intra_threads=_threads(folder)
         )
         generator.forward_batch([[0]])  # arrays of a wrong shape show only in a product
     except Exception as error:  # the library raises RuntimeError, ValueError and more
@@ -100,7 +102,8 @@ def _check_device(folder: Path, ctranslate2: Any, device: str, wanted: str) -> N
         )
 
 
-def _threads() -> int:
+def _threads(folder: Path) -> int:
     """Threads of one batch; 0 leaves the choice to the library."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdigit() else 0
+    size = (folder / "model.bin").stat().st_size
+    return answering_threads(size, int(first) if first.isdigit() else 0)

@@ -42,6 +42,11 @@ def find_device(name: str | None) -> torch.device:
     return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
+def weight_bytes(model: Any) -> int:
+    """What the model's parameters take [bytes]."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
 def load_model(
     folder: Path, contract: Contract, device: torch.device
 ) -> tuple[Any, frozenset[int]]:

@@ -15,7 +15,8 @@ from serving import _generation as generation
 from serving._answering import Answer, TokenPredictor, chances, check_vocabulary, gone_rows
 from serving._prompts import PromptEncoder
 from serving._shots import Shots, load_shots
-from serving._transformers_model import find_device, load_model
+from serving._threads import answering_threads
+from serving._transformers_model import find_device, load_model, weight_bytes
 from serving.completion import Request
 from serving.contract import Contract
 
@@ -26,11 +27,16 @@ class TransformersPredictor(TokenPredictor):
     def __init__(self, folder: Path, contract: Contract, device: str | None = None) -> None:
         """Load model and tokenizer from `folder`; `device` is CUDA where there is one, else CPU.
 
+        On a CPU the process computes with one thread from here on where the model is small.
+
         Raises:
             StillhouseError: the folder, its template, limits or decoding settings do not work.
         """
         where = find_device(device)
         model, ends = load_model(folder, contract, where)
+        if where.type == "cpu":
+            threads = answering_threads(weight_bytes(model), torch.get_num_threads())
+            torch.set_num_threads(threads)
         prompts = PromptEncoder(folder, contract.prompt_template)
         check_vocabulary(folder, prompts, model.config.vocab_size)
         self._take(model, ends, prompts, load_shots(folder, contract))

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from serving._transformers_model import find_device
+from serving._threads import training_threads
+from serving._transformers_model import find_device, weight_bytes
 from stages._muon import Muon
 from stages._params import Training
 
@@ -64,6 +65,15 @@ def learning_rate(step: int, steps: int, peak: float, warmup_share: float) -> fl
     return peak * (LAST_SHARE + (1.0 - LAST_SHARE) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
+def validation_steps(steps: int, validations: int) -> set[int]:
+    """Steps after which a model is validated, the last one always; later ones are closer.
+
+    Square-root spacing: early models are too weak to win.
+    """
+    count = max(1, validations)
+    return {max(1, round(steps * math.sqrt(n / count))) for n in range(1, count + 1)}
+
+
 def make_accelerator(device: str, precision: str) -> Any:
     """Accelerate on one process or, under a launcher, on several.
 
@@ -79,6 +89,13 @@ def make_accelerator(device: str, precision: str) -> Any:
     mixed = "bf16" if precision == "bf16" else "no"
     patient = InitProcessGroupKwargs(timeout=VALIDATION_TAKES)
     return Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=[patient])
+
+
+def limit_threads(model: Any, device: torch.device) -> None:
+    """On a CPU, compute with one thread from here on where the model is small."""
+    if device.type == "cpu":
+        threads = training_threads(weight_bytes(model), torch.get_num_threads())
+        torch.set_num_threads(threads)
 
 
 def has_bf16(cpu: bool) -> bool:

@@ -11,8 +11,9 @@ The same scores are offered as Hugging Face `evaluate` modules (stages/_metrics/
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,14 +67,8 @@ def bleu_statistics(answers: Sequence[str], references: Sequence[Sequence[str]])
         rows [prompts, 10]: matches of order 1-4, totals of order 1-4, answer and reference length
         in tokens; the score is in 0..100.
     """
-    from sacrebleu.metrics.bleu import BLEU
-
-    metric = BLEU(lowercase=True, tokenize="13a", effective_order=False)
-    streams = _streams(answers, references)
-    stats = metric._extract_corpus_statistics(list(answers), streams)
-    raw: Any = np.asarray(stats, dtype=np.float64)  # [n, 10]: lengths first, then the counts
-    rows = np.concatenate([raw[:, 2:], raw[:, :2]], axis=1)
-    return Statistics(rows, _bleu, str(metric.get_signature()))
+    raw, signature = _counted("bleu", answers, references)  # [n, 10]: lengths first, then counts
+    return Statistics(np.concatenate([raw[:, 2:], raw[:, :2]], axis=1), _bleu, signature)
 
 
 def _bleu(sums: Rows) -> NDArray[np.float64]:
@@ -93,12 +88,8 @@ def _bleu(sums: Rows) -> NDArray[np.float64]:
 
 def chrf_statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
     """chrF2 (Popović 2015), case kept, best reference per prompt; the score is in 0..100."""
-    from sacrebleu.metrics.chrf import CHRF
-
-    metric = CHRF()
-    streams = _streams(answers, references)
-    rows = np.asarray(metric._extract_corpus_statistics(list(answers), streams), dtype=np.float64)
-    return Statistics(rows, _chrf, str(metric.get_signature()))
+    rows, signature = _counted("chrf", answers, references)
+    return Statistics(rows, _chrf, signature)
 
 
 def _chrf(sums: Rows, beta: float = 2.0) -> NDArray[np.float64]:
@@ -203,13 +194,16 @@ def per_prompt(statistics: Statistics) -> list[float]:
     return [float(score) for score in statistics.combine(statistics.rows)]
 
 
+@lru_cache(maxsize=2)  # of the whole split, and of one slice
 def bootstrap_weights(prompts: int, resamples: int, seed: int) -> Rows:
-    """How often each prompt is drawn in each resample, shape [resamples, prompts]."""
+    """How often each prompt is drawn in each resample: [resamples, prompts], read-only."""
     if prompts == 0:
         raise StillhouseError("There is no prompt to score. Give the test split some rows.")
     generator = np.random.default_rng(seed)
     shares = np.full(prompts, 1.0 / prompts)
-    return generator.multinomial(prompts, shares, size=resamples).astype(np.float64)
+    weights = generator.multinomial(prompts, shares, size=resamples).astype(np.float64)
+    weights.setflags(write=False)
+    return weights
 
 
 def paired_difference(
@@ -255,8 +249,46 @@ def percentiles(values: NDArray[np.float64], confidence: float) -> tuple[float, 
     return float(low), float(high)
 
 
-def _streams(answers: Sequence[str], references: Sequence[Sequence[str]]) -> list[Any]:
-    """References as sacrebleu wants them: the k-th of every prompt together, None where absent."""
+def _counted(
+    name: Literal["bleu", "chrf"], answers: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[Rows, str]:
+    """sacrebleu's counts of each answer, shape [prompts, statistics], and its signature."""
+    _check_pairs(answers, references)
+    return _count(name, tuple(answers), tuple(map(tuple, references)))
+
+
+@lru_cache(maxsize=64)
+def _count(
+    name: Literal["bleu", "chrf"], answers: tuple[str, ...], references: tuple[tuple[str, ...], ...]
+) -> tuple[Rows, str]:
+    """`_counted`, kept: a candidate is scored as a whole and by slices, by prompts and in pairs."""
+    metric, width = _prepared(name, references)
+    # Without references sacrebleu takes those that the metric was prepared with.
+    counts = metric._extract_corpus_statistics(list(answers), None) if width else []
+    rows = np.asarray(counts, dtype=np.float64)
+    rows.setflags(write=False)
+    return rows, str(metric.get_signature())
+
+
+@lru_cache(maxsize=4)
+def _prepared(
+    name: Literal["bleu", "chrf"], references: tuple[tuple[str, ...], ...]
+) -> tuple[Any, int]:
+    """sacrebleu's metric, the n-grams of the references counted once for all candidates."""
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    # sacrebleu wants the k-th reference of every prompt together, None where absent.
+    width = max(map(len, references), default=1)
+    streams: Any = [
+        [refs[k] if k < len(refs) else None for refs in references] for k in range(width)
+    ]
+    if name == "chrf":
+        return CHRF(references=streams), width
+    return BLEU(lowercase=True, tokenize="13a", effective_order=False, references=streams), width
+
+
+def _check_pairs(answers: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     if len(answers) != len(references):
         raise StillhouseError(
             f"Expected as many answers as prompts, found {len(answers)} and {len(references)}."
@@ -266,12 +298,11 @@ def _streams(answers: Sequence[str], references: Sequence[Sequence[str]]) -> lis
             f"{len(empty)} prompts have no reference (first: row {empty[0]}). "
             f"Give every held-out prompt a reference."
         )
-    width = max((len(refs) for refs in references), default=1)
-    return [[refs[k] if k < len(refs) else None for refs in references] for k in range(width)]
 
 
+@cache
 def load_metric(name: str) -> Any:
-    """Load one of our metrics as a Hugging Face `evaluate` module, from its folder.
+    """Load, once, one of our metrics as a Hugging Face `evaluate` module, from its folder.
 
     Raises:
         StillhouseError: there is no such metric.

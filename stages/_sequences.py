@@ -83,6 +83,21 @@ def check_lengths(sequences: Sequence[TrainingSequence], longest: int) -> None:
         )
 
 
+def describe_cut(
+    sequences: Sequence[TrainingSequence], max_new_tokens: int, setting: str
+) -> str | None:
+    """A line that says how many answers are longer than a model may write; None where none is."""
+    lengths = [len(sequence.answer) for sequence in sequences]
+    over = [length for length in lengths if length > max_new_tokens]
+    if not over:
+        return None
+    return (
+        f"{len(over):,} of {len(lengths):,} training answers have more than {max_new_tokens} "
+        f"tokens (the longest {max(over)}): the model's own will be cut there. Raise {setting} "
+        f"to keep them whole."
+    )
+
+
 def plan_epoch(lengths: Sequence[int], batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
     """Indices of every sequence, once, in batches of at most `batch_tokens` padded tokens.
 

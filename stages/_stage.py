@@ -29,19 +29,32 @@ SPLIT_CONTEXTS: dict[str, Context] = {
     "calibration": "calibration",
     "test": "evaluation",
 }
+# Turns of a loop that a thread of OpenMP waits in before it sleeps: about the time between two
+# products of a small model, which sleeping and waking would double (docs/log.md).
+SPINS = "1000"
 StageFunction = Callable[[Params, Paths, Paths], dict[str, Any]]
 
 
 def run_stage(
-    function: StageFunction, doc: str | None, inputs: Paths | InputsOf, outputs: Paths | OutputsOf
+    function: StageFunction,
+    doc: str | None,
+    inputs: Paths | InputsOf,
+    outputs: Paths | OutputsOf,
+    *,
+    spin: bool = False,
 ) -> None:
-    """Run one stage as a program; exits with 1 after a person's mistake."""
+    """Run one stage as a program; exits with 1 after a person's mistake.
+
+    `spin`: most of its time nothing runs beside it, so its threads may wait awake for a moment.
+    """
     stage = function.__name__
     arguments = _parse_arguments(stage, doc, with_candidate=callable(inputs))
     candidate: str | None = getattr(arguments, "candidate", None)
     try:
         params = load_params(arguments.params)
         set_environment(params)
+        if spin:
+            os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
         read = inputs(candidate or "", params) if callable(inputs) else inputs
         written = outputs(candidate or "") if callable(outputs) else outputs
         _run(function, params, candidate, read, written)

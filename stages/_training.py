@@ -25,7 +25,13 @@ from stages import _checkpoint, _resuming, _sharding
 from stages._attention import keep_attention_in_float32
 from stages._learner import PLAIN, Learner, check_head, head_of
 from stages._losses import Objective
-from stages._optimizers import learning_rate, make_accelerator, make_optimizers
+from stages._optimizers import (
+    learning_rate,
+    limit_threads,
+    make_accelerator,
+    make_optimizers,
+    validation_steps,
+)
 from stages._params import Training
 from stages._processes import add_up, any_process, share, stop_asked
 from stages._progress import report_progress
@@ -135,6 +141,7 @@ class _Run:
         if bf16:
             keep_attention_in_float32()
         self.model = self.make()
+        limit_threads(self.model, self.accelerator.device)
         check_head(self.model)
         self.model.train()
         self.learner = self._spread(Learner(self.model, self.objective, self.vocabulary))
@@ -289,12 +296,3 @@ class _Run:
 
 
 KEPT = ("best_step", "tokens", "seconds", "curve")  # of Trained, from run to run
-
-
-def validation_steps(steps: int, validations: int) -> set[int]:
-    """Steps after which a model is validated, the last one always; later ones are closer.
-
-    Square-root spacing: early models are too weak to win.
-    """
-    count = max(1, validations)
-    return {max(1, round(steps * math.sqrt(n / count))) for n in range(1, count + 1)}

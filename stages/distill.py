@@ -18,7 +18,7 @@ from typing import Any
 
 from stages import _io
 from stages._params import Params, params_hash
-from stages._stage import run_stage
+from stages._stage import print_line, run_stage
 
 SPLITS = ("train", "validation", "calibration", "test")
 INPUTS = {f"{split}.jsonl": Path("data/prepared") / f"{split}.jsonl" for split in SPLITS}
@@ -32,6 +32,7 @@ def distill(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -
     from stages import _learning as learning
     from stages import _student as student
     from stages._checkpoint import is_main, remove, scratch_folder
+    from stages._sequences import describe_cut
     from stages._training import train
 
     name = outputs["model"].name
@@ -52,6 +53,9 @@ def distill(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -
     )
     validator = learning.make_validator(start, task, contract, training)
     sequences = student.training_sequences(params, recipe, start, task, inputs)
+    limit = params.distill.generation.max_new_tokens
+    if said := describe_cut(sequences, limit, "distill.generation.max_new_tokens"):
+        print_line(f"{name}: {said}")
     privacy = student.privacy_of(recipe, sequences, training)
     trained = train(
         start.make,

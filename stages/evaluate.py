@@ -145,7 +145,7 @@ def main() -> None:
     """Run the stage on the project's own files."""
     inputs = {"test": TEST, "slots": SCHEMA, "answers": ANSWERS}
     outputs = {"reports": REPORTS, "kept": Path("scratch/vectors")}
-    run_stage(evaluate, __doc__, inputs, outputs)
+    run_stage(evaluate, __doc__, inputs, outputs, spin=True)
 
 
 if __name__ == "__main__":

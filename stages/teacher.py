@@ -16,7 +16,7 @@ from typing import Any
 
 from stages import _io
 from stages._params import Params, params_hash
-from stages._stage import run_stage
+from stages._stage import print_line, run_stage
 
 INPUTS = {name: Path("data/prepared") / name for name in ("train.jsonl", "validation.jsonl")}
 INPUTS["slots.json"] = Path("data/prepared/slots.json")
@@ -45,7 +45,7 @@ def teacher(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -
 def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, Any]:
     from stages import _learning as learning
     from stages._checkpoint import remove, scratch_folder
-    from stages._sequences import encode_examples
+    from stages._sequences import describe_cut, encode_examples
     from stages._training import Trained, train
     from stages._value_noise import invent_values
 
@@ -64,9 +64,13 @@ def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     validator = learning.make_validator(start, task, contract, settings)
     if start.tuned:
         examples = invent_values(task.train, settings.value_noise, params.seed)
+        sequences = encode_examples(examples, start.prompts, start.end, start.positions)
+        limit = params.teacher.generation.max_new_tokens
+        if said := describe_cut(sequences, limit, "teacher.generation.max_new_tokens"):
+            print_line(f"teacher: {said}")
         trained = train(
             start.make,
-            encode_examples(examples, start.prompts, start.end, start.positions),
+            sequences,
             settings,
             validate=validator,
             vocabulary=validator.vocabulary,
@@ -85,7 +89,7 @@ def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
 
 def main() -> None:
     """Run the stage on the project's own files."""
-    run_stage(teacher, __doc__, INPUTS, OUTPUTS)
+    run_stage(teacher, __doc__, INPUTS, OUTPUTS, spin=True)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ from tiny_training import (
 
 from serving.errors import StillhouseError
 from stages._losses import Objective
-from stages._optimizers import learning_rate, make_accelerator, make_optimizers
+from stages._optimizers import learning_rate, make_accelerator, make_optimizers, validation_steps
 from stages._params import Training
-from stages._training import validation_steps
 
 
 def change(settings, **changes):

@@ -79,7 +79,7 @@ class Generation(Section):
     """Answers that compete for each prompt [count]; an answer that ended beats one cut off, then
     the fewest slot errors win. Under greedy, with a slot schema, only where its own answer was cut
     off or has slot errors: that and as many beams."""
-    max_new_tokens: int = Field(160, ge=1)
+    max_new_tokens: int = Field(96, ge=1)
     """Longest answer [tokens], end token included."""
 
 
