@@ -174,7 +174,7 @@ def _outcomes(root: Path, names: Sequence[str], run: Run, whole: bool) -> list[O
         record, folder = records.get(name, ({}, ""))
         state: State = "unchanged"
         if not record:
-            state = "no record"
+            state = "unfinished" if name in stale else "no record"
         elif _made_by(run, record):
             state = "run"
         elif name in stale:

@@ -1,13 +1,13 @@
 """What became of a pipeline, in lines for a person."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from stages._endings import INTERRUPTED, Status
 from stages._run import Run
 from stages._tracking import shown_uri
 
-State = Literal["run", "unchanged", "out of date", "no record"]
+State = Literal["run", "unchanged", "out of date", "unfinished", "no record"]
 
 
 class Outcome(NamedTuple):
@@ -28,7 +28,7 @@ def summary(run: Run, outcomes: Sequence[Outcome], code: int, seconds: float) ->
     """What happened, where it is, what to do next: lines for a person."""
     counts = [
         f"{sum(outcome.state == state for outcome in outcomes)} {state}"
-        for state in ("run", "unchanged", "out of date", "no record")
+        for state in get_args(State)
         if any(outcome.state == state for outcome in outcomes)
     ]
     how = {"FINISHED": "done", "KILLED": "interrupted"}.get(ending(code), f"failed ({code})")

@@ -205,7 +205,7 @@ def test_a_failed_pipeline_claims_nothing_about_what_it_did_not_reach(tmp_path):
     assert set(failed.runs) == {"prepare"}
     assert failed.runs["prepare"].info.status == "FAILED"
     assert "out of date answer@small" in failed.out
-    assert "no record   prepare" in failed.out
+    assert "unfinished  prepare" in failed.out
     assert "Next: mend what DVC says above" in failed.out
 
 

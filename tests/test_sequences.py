@@ -16,6 +16,7 @@ from stages._sequences import (
     TrainingSequence,
     check_lengths,
     collate,
+    describe_cut,
     encode_examples,
     iterate_plan,
     plan_epoch,
@@ -49,6 +50,14 @@ def test_examples_become_a_sequence_per_reference_that_ends_with_the_end_token(t
 def test_sequences_without_positions_are_refused_not_cut():
     with pytest.raises(StillhouseError, match=r"1 of 3 .* longer than 4 .* \(the longest has 5\)"):
         check_lengths([TrainingSequence([1], [2]), RAGGED[0], RAGGED[2]], 4)
+
+
+def test_answers_that_a_model_may_not_write_whole_are_counted():
+    sequences = [TrainingSequence([1], list(range(length))) for length in (3, 5, 9)]
+    assert describe_cut(sequences, 9, "a.setting") is None
+    said = describe_cut(sequences, 4, "a.setting")
+    assert said.startswith("2 of 3 training answers have more than 4 tokens (the longest 9)")
+    assert "Raise a.setting" in said
 
 
 def test_labels_are_all_answer_tokens_of_ragged_prompts_and_nothing_else():

@@ -12,7 +12,7 @@ from toy import NAMES, SCHEMA, example
 from serving.contract import digest
 from stages import _io
 from stages._params import check_params
-from stages._stage import run_stage, set_environment
+from stages._stage import SPINS, run_stage, set_environment
 from stages.answer import answer as answer_stage
 from stages.baseline import baseline
 
@@ -24,7 +24,7 @@ PARAMS = check_params({"baseline": {"confidence_rows": 50, "jobs": 1}}, Path("pa
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty project in which a stage runs untracked; the environment is put back afterwards."""
-    for name in (*OFFLINE, "OMP_NUM_THREADS"):
+    for name in (*OFFLINE, "OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "")  # so that pytest knows it ...
         monkeypatch.delenv(name)  # ... and the stage finds it unset
     monkeypatch.setenv("STILLHOUSE_TRACKING", "off")
@@ -33,9 +33,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(monkeypatch, function, *arguments, inputs=None, outputs=None):
+def run(monkeypatch, function, *arguments, inputs=None, outputs=None, **settings):
     monkeypatch.setattr(sys, "argv", ["stage", *arguments])
-    run_stage(function, "doc", inputs or {}, outputs or {})
+    run_stage(function, "doc", inputs or {}, outputs or {}, **settings)
 
 
 def test_each_candidate_has_its_own_record_and_files(folder, monkeypatch, capsys):
@@ -89,6 +89,19 @@ def test_threads_that_the_environment_sets_are_left_alone(folder, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     set_environment(check_params({"run": {"threads": 3}}, Path("p")))
     assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+def test_threads_wait_awake_only_in_a_stage_that_asks_for_it(folder, monkeypatch):
+    def prepare(params, inputs, outputs):
+        seen.append(os.environ.get("GOMP_SPINCOUNT"))
+        return {}
+
+    seen = []
+    run(monkeypatch, prepare)
+    run(monkeypatch, prepare, spin=True)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    run(monkeypatch, prepare, spin=True)
+    assert seen == [None, SPINS, "7"]
 
 
 @pytest.mark.parametrize("name", OFFLINE)
