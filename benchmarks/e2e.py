@@ -50,6 +50,7 @@ PUBLISHED = (
         "source": "the same (0.35 M trained parameters)",
     },
 )
+COMMAND = "E2E_DIR=/path/to/e2e python -m benchmarks.e2e --write"
 HEAD = (
     "system",
     "parameters",
@@ -167,8 +168,7 @@ def render(found: Mapping[str, Any]) -> str:
     lines = [
         "# E2E NLG, test split",
         "",
-        "Written by `E2E_DIR=/path/to/e2e python -m benchmarks.e2e --write` from the reports of "
-        "that run; the figures are in",
+        _origin(found["from_project"], machine["threads"]) + " The figures are in",
         f"[e2e.json](e2e.json). {data['prompts']} prompts, 95 % bootstrap intervals over prompts; "
         f"processor: {machine['processor']},",
         f"{machine['threads']} thread(s) a process. BLEU `{signature}`,",
@@ -259,6 +259,17 @@ def verdicts(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _origin(from_project: bool, threads: int) -> str:
+    """The commands that made the figures, and the one that repeats them."""
+    if not from_project:
+        return f"Written by `{COMMAND}` from the reports of that run."
+    return (
+        f"Of a clone in which `make profile NAME=e2e`, with `run.threads: {threads}`, and `make "
+        f"repro` had run, by `python -m benchmarks.e2e --project CLONE --write`; `{COMMAND}` does "
+        f"all of it."
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what has not run, collect, print, and write where asked to."""
     parser = argparse.ArgumentParser(
@@ -269,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     try:
         project = asked.project or run_project(Path(os.environ.get("E2E_DIR", "")))
-        found = collect(project)
+        found = {"from_project": asked.project is not None, **collect(project)}
     except StillhouseError as error:
         sys.exit(f"error: {error}")
     page = render(found)

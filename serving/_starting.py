@@ -3,8 +3,10 @@
 The entry looks for it before any process is started, a model that runs alone when it loads.
 """
 
+import argparse
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from serving._model_address import check_addresses
 from serving._service_settings import ServiceSettings
 from serving._student_service import check_student
 from serving.errors import StillhouseError
+
+PORT, LAST_PORT = 3000, 65535
 
 
 def check_start(settings: ServiceSettings, home: Path) -> None:
@@ -31,6 +35,34 @@ def check_start(settings: ServiceSettings, home: Path) -> None:
         check_addresses(settings)
         check_student(settings)
         check_cascade(settings)
+
+
+def check_port(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Refuse an address that somebody listens on, which BentoML tells by a traceback.
+
+    Args:
+        arguments: of `bentoml serve`; --host and --port go before BENTOML_HOST and BENTOML_PORT.
+
+    Raises:
+        StillhouseError: the port is taken.
+    """
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("-p", "--port", default=environment.get("BENTOML_PORT") or str(PORT))
+    parser.add_argument("--host", default=environment.get("BENTOML_HOST") or "127.0.0.1")
+    found, _ = parser.parse_known_args(list(arguments))
+    if not found.port.isdigit() or int(found.port) > LAST_PORT:  # BentoML's own message names it
+        return
+    family = socket.AF_INET6 if ":" in found.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((found.host, int(found.port)))
+        except OSError as error:
+            raise StillhouseError(
+                f"{found.host}:{found.port} cannot be listened on ({error.strerror}). Stop what "
+                f'listens there, or choose another port: make serve ARGS="--port '
+                f'{int(found.port) + 1}".'
+            ) from None
 
 
 @contextmanager

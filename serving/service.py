@@ -33,7 +33,7 @@ from serving._model_gate import guard_model
 from serving._observing import Observers, observers_from
 from serving._request_log import log_as_json
 from serving._service_settings import ServiceSettings
-from serving._starting import check_start, ends_in_one_line
+from serving._starting import check_port, check_start, ends_in_one_line
 from serving._student_service import open_student
 from serving._warm_up import warm_up
 from serving.completion import Request
@@ -219,8 +219,9 @@ class Stillhouse:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Once, before any process starts: one line and no service, where the model is wrong."""
+        """Once, before any process starts: one line and no service, where something is wrong."""
         with ends_in_one_line():
+            check_port(sys.argv[1:], os.environ)
             check_start(settings(), Path(__file__).parent.parent)
 
     @bentoml.on_startup

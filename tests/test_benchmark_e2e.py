@@ -32,6 +32,7 @@ def row(name, bleu, slots, **more):
 
 
 FOUND = {
+    "from_project": False,
     "leaked_references": 0.54,
     "data": {"name": "csv", "sha256": "ab", "prompts": 630},
     "machine": {"processor": "a processor", "threads": 1, "hourly_price_usd": 0.1},
@@ -68,6 +69,8 @@ def test_a_row_says_who_how_good_how_large_and_how_fast():
     assert "| Large | 37,000,000 | 70.0 | – | 148 | – | – | – | – |" in lines
     assert "| Old | – | 65.9 | – | – | – | – | – | – |" in lines
     assert "nrefs:5|case:lc" in render(FOUND) and "630 prompts" in render(FOUND)
+    assert "Written by `E2E_DIR=" in render(FOUND)
+    assert "by `python -m benchmarks.e2e --project" in render({**FOUND, "from_project": True})
 
 
 def test_the_verdicts_are_of_the_mean_of_the_seeds_and_say_where_it_loses():
