@@ -264,9 +264,9 @@ def _origin(from_project: bool, threads: int) -> str:
     if not from_project:
         return f"Written by `{COMMAND}` from the reports of that run."
     return (
-        f"Of a clone in which `make profile NAME=e2e`, with `run.threads: {threads}`, and `make "
-        f"repro` had run, by `python -m benchmarks.e2e --project CLONE --write`; `{COMMAND}` does "
-        f"all of it."
+        f"Collected by `python -m benchmarks.e2e --project CLONE --write` from a clone in which "
+        f"`make profile NAME=e2e`, with `run.threads: {threads}`, and `make repro` had run; "
+        f"`{COMMAND}` does all of it."
     )
 
 

@@ -11,13 +11,12 @@ that its contract says. config.json holds two facts of ours: end_token_ids and m
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serving._answering import AGAIN
-from serving._threads import answering_threads
+from serving._threads import allowed_threads, answering_threads
 from serving.contract import Contract
 from serving.errors import StillhouseError
 
@@ -31,6 +30,8 @@ class Loaded:
     positions: int | None
     vocabulary: int
     """Rows of the embedding [count]."""
+    threads: int
+    """Of one batch on a CPU [count]; 0: the library's choice."""
 
 
 def load_generator(folder: Path, contract: Contract, device: str | None) -> Loaded:
@@ -50,8 +51,10 @@ def load_generator(folder: Path, contract: Contract, device: str | None) -> Load
     try:
         facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tokens = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        size = (folder / "model.bin").stat().st_size
+        threads = answering_threads(size, allowed_threads(unset=0))  # 0: the library's choice
         generator = ctranslate2.Generator(
-            str(folder), device=where, inter_threads=1, intra_threads=_threads(folder)
+            str(folder), device=where, inter_threads=1, intra_threads=threads
         )
         generator.forward_batch([[0]])  # arrays of a wrong shape show only in a product
     except Exception as error:  # the library raises RuntimeError, ValueError and more
@@ -69,7 +72,7 @@ def load_generator(folder: Path, contract: Contract, device: str | None) -> Load
         raise StillhouseError(
             f"{folder}/config.json names no end_token_ids, so no answer would end. {AGAIN}"
         )
-    return Loaded(generator, ends, facts.get("max_positions"), len(tokens))
+    return Loaded(generator, ends, facts.get("max_positions"), len(tokens), threads)
 
 
 def stored_type(compute_type: str) -> str:
@@ -100,10 +103,3 @@ def _check_device(folder: Path, ctranslate2: Any, device: str, wanted: str) -> N
             f"{folder} computes in {wanted}, which this {device} cannot (it can: "
             f"{', '.join(can)}). Run it on another machine, or quantize to one of these."
         )
-
-
-def _threads(folder: Path) -> int:
-    """Threads of one batch; 0 leaves the choice to the library."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    size = (folder / "model.bin").stat().st_size
-    return answering_threads(size, int(first) if first.isdigit() else 0)

@@ -4,6 +4,7 @@ The entry looks for it before any process is started, a model that runs alone wh
 """
 
 import argparse
+import errno
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,25 +45,27 @@ def check_port(arguments: Sequence[str], environment: Mapping[str, str]) -> None
         arguments: of `bentoml serve`; --host and --port go before BENTOML_HOST and BENTOML_PORT.
 
     Raises:
-        StillhouseError: the port is taken.
+        StillhouseError: the port is taken; what else may be wrong with an address BentoML tells.
     """
+    if environment.get("BENTOML_CONFIG") or environment.get("BENTOML_CONFIG_OPTIONS"):
+        return  # which may name an address that is not known here
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("-p", "--port", default=environment.get("BENTOML_PORT") or str(PORT))
     parser.add_argument("--host", default=environment.get("BENTOML_HOST") or "127.0.0.1")
     found, _ = parser.parse_known_args(list(arguments))
-    if not found.port.isdigit() or int(found.port) > LAST_PORT:  # BentoML's own message names it
+    if not found.port.isdecimal() or int(found.port) > LAST_PORT:
         return
-    family = socket.AF_INET6 if ":" in found.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in found.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((found.host, int(found.port)))
-        except OSError as error:
-            raise StillhouseError(
-                f"{found.host}:{found.port} cannot be listened on ({error.strerror}). Stop what "
-                f'listens there, or choose another port: make serve ARGS="--port '
-                f'{int(found.port) + 1}".'
-            ) from None
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return
+        raise StillhouseError(
+            f"{found.host}:{found.port} is taken. Stop what listens there, or choose another port "
+            f'by --port or BENTOML_PORT (make serve ARGS="--port 3001").'
+        ) from None
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class CTranslate2Predictor(TokenPredictor):
         loaded = load_generator(folder, contract, device)
         self.generator, self.ends = loaded.generator, loaded.ends
         self.positions, self.vocabulary = loaded.positions, loaded.vocabulary
-        self.device = self.generator.device
+        self.device, self.threads = self.generator.device, loaded.threads
         self.prompts = PromptEncoder(folder, contract.prompt_template)
         check_vocabulary(folder, self.prompts, self.vocabulary)
         shared = self.prompts.prefix()

@@ -15,7 +15,7 @@ from serving import _generation as generation
 from serving._answering import Answer, TokenPredictor, chances, check_vocabulary, gone_rows
 from serving._prompts import PromptEncoder
 from serving._shots import Shots, load_shots
-from serving._threads import answering_threads
+from serving._threads import allowed_threads, answering_threads
 from serving._transformers_model import find_device, load_model, weight_bytes
 from serving.completion import Request
 from serving.contract import Contract
@@ -27,7 +27,8 @@ class TransformersPredictor(TokenPredictor):
     def __init__(self, folder: Path, contract: Contract, device: str | None = None) -> None:
         """Load model and tokenizer from `folder`; `device` is CUDA where there is one, else CPU.
 
-        On a CPU the process computes with one thread from here on where the model is small.
+        On a CPU the process computes with as many threads from here on as the model's size asks
+        for (serving/_threads.py).
 
         Raises:
             StillhouseError: the folder, its template, limits or decoding settings do not work.
@@ -35,8 +36,8 @@ class TransformersPredictor(TokenPredictor):
         where = find_device(device)
         model, ends = load_model(folder, contract, where)
         if where.type == "cpu":
-            threads = answering_threads(weight_bytes(model), torch.get_num_threads())
-            torch.set_num_threads(threads)
+            allowed = allowed_threads(unset=torch.get_num_threads())
+            torch.set_num_threads(answering_threads(weight_bytes(model), allowed))
         prompts = PromptEncoder(folder, contract.prompt_template)
         check_vocabulary(folder, prompts, model.config.vocab_size)
         self._take(model, ends, prompts, load_shots(folder, contract))
@@ -61,7 +62,7 @@ class TransformersPredictor(TokenPredictor):
         self, model: Any, ends: frozenset[int], prompts: PromptEncoder, shots: Shots | None
     ) -> None:
         self.model, self.ends, self.prompts, self.shots = model, ends, prompts, shots
-        self.device = model.device
+        self.device, self.threads = model.device, torch.get_num_threads()
         self.positions = getattr(model.config, "max_position_embeddings", None)
 
     def token_logprobs(

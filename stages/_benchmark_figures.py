@@ -117,5 +117,5 @@ def summarise(raw: Mapping[str, Any]) -> dict[str, Any]:
         "memory_mb": {**memory, "above_bare": memory["peak"] - memory["bare"]},
         "gpu": raw["gpu"],
         **kinds,
-        **{name: raw[name] for name in ("speculation",) if name in raw},
+        **{name: raw[name] for name in ("speculation", "threads") if name in raw},
     }

@@ -45,6 +45,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     memory["peak"] = peak_memory_mb()
     device = str(getattr(predictor, "device", "cpu")).partition(":")[0]
     result |= {"memory_mb": memory, "device": device, "gpu": describe_gpu(device)}
+    result["threads"] = getattr(predictor, "threads", 0)  # 0: all that are allowed
     if predictor.contract.engine == "transformers" and (job["attention"] or job["caches"]):
         from stages._benchmark_kinds import time_kinds
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from serving._threads import training_threads
+from serving._threads import allowed_threads, training_threads
 from serving._transformers_model import find_device, weight_bytes
 from stages._muon import Muon
 from stages._params import Training
@@ -92,10 +92,10 @@ def make_accelerator(device: str, precision: str) -> Any:
 
 
 def limit_threads(model: Any, device: torch.device) -> None:
-    """On a CPU, compute with one thread from here on where the model is small."""
+    """On a CPU, compute from here on with as many threads as the model's size asks for."""
     if device.type == "cpu":
-        threads = training_threads(weight_bytes(model), torch.get_num_threads())
-        torch.set_num_threads(threads)
+        allowed = allowed_threads(unset=torch.get_num_threads())
+        torch.set_num_threads(training_threads(weight_bytes(model), allowed))
 
 
 def has_bf16(cpu: bool) -> bool:

@@ -29,6 +29,7 @@ Rows = NDArray[np.float64]
 Combine = Callable[[Rows], NDArray[np.float64]]
 """Sums of rows, shape [..., statistics], to scores, shape [...]."""
 
+NO_PROMPTS = "There is no prompt to score. Give the test split some rows."
 METRICS_FOLDER = Path(__file__).parent / "_metrics"
 
 
@@ -198,7 +199,7 @@ def per_prompt(statistics: Statistics) -> list[float]:
 def bootstrap_weights(prompts: int, resamples: int, seed: int) -> Rows:
     """How often each prompt is drawn in each resample: [resamples, prompts], read-only."""
     if prompts == 0:
-        raise StillhouseError("There is no prompt to score. Give the test split some rows.")
+        raise StillhouseError(NO_PROMPTS)
     generator = np.random.default_rng(seed)
     shares = np.full(prompts, 1.0 / prompts)
     weights = generator.multinomial(prompts, shares, size=resamples).astype(np.float64)
@@ -257,35 +258,33 @@ def _counted(
     return _count(name, tuple(answers), tuple(map(tuple, references)))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # two a candidate; some 100 bytes a prompt, and its texts
 def _count(
     name: Literal["bleu", "chrf"], answers: tuple[str, ...], references: tuple[tuple[str, ...], ...]
 ) -> tuple[Rows, str]:
     """`_counted`, kept: a candidate is scored as a whole and by slices, by prompts and in pairs."""
-    metric, width = _prepared(name, references)
+    metric = _prepared(name, references)
     # Without references sacrebleu takes those that the metric was prepared with.
-    counts = metric._extract_corpus_statistics(list(answers), None) if width else []
+    counts = metric._extract_corpus_statistics(list(answers), None)
     rows = np.asarray(counts, dtype=np.float64)
     rows.setflags(write=False)
     return rows, str(metric.get_signature())
 
 
-@lru_cache(maxsize=4)
-def _prepared(
-    name: Literal["bleu", "chrf"], references: tuple[tuple[str, ...], ...]
-) -> tuple[Any, int]:
+@lru_cache(maxsize=2)  # both metrics of one split; up to 50 kB a reference
+def _prepared(name: Literal["bleu", "chrf"], references: tuple[tuple[str, ...], ...]) -> Any:
     """sacrebleu's metric, the n-grams of the references counted once for all candidates."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
     # sacrebleu wants the k-th reference of every prompt together, None where absent.
-    width = max(map(len, references), default=1)
+    width = max(map(len, references))
     streams: Any = [
         [refs[k] if k < len(refs) else None for refs in references] for k in range(width)
     ]
     if name == "chrf":
-        return CHRF(references=streams), width
-    return BLEU(lowercase=True, tokenize="13a", effective_order=False, references=streams), width
+        return CHRF(references=streams)
+    return BLEU(lowercase=True, tokenize="13a", effective_order=False, references=streams)
 
 
 def _check_pairs(answers: Sequence[str], references: Sequence[Sequence[str]]) -> None:
@@ -293,6 +292,8 @@ def _check_pairs(answers: Sequence[str], references: Sequence[Sequence[str]]) ->
         raise StillhouseError(
             f"Expected as many answers as prompts, found {len(answers)} and {len(references)}."
         )
+    if not references:
+        raise StillhouseError(NO_PROMPTS)
     if empty := [number for number, refs in enumerate(references) if not refs]:
         raise StillhouseError(
             f"{len(empty)} prompts have no reference (first: row {empty[0]}). "
@@ -303,6 +304,8 @@ def _check_pairs(answers: Sequence[str], references: Sequence[Sequence[str]]) ->
 @cache
 def load_metric(name: str) -> Any:
     """Load, once, one of our metrics as a Hugging Face `evaluate` module, from its folder.
+
+    A module keeps what it was given until it has computed; one that failed is not to be used again.
 
     Raises:
         StillhouseError: there is no such metric.

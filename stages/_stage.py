@@ -53,7 +53,7 @@ def run_stage(
     try:
         params = load_params(arguments.params)
         set_environment(params)
-        if spin:
+        if spin and os.environ.get("WORLD_SIZE", "1") == "1":  # else the others run beside it
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
         read = inputs(candidate or "", params) if callable(inputs) else inputs
         written = outputs(candidate or "") if callable(outputs) else outputs

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from serving._threads import allowed_threads
 from serving.contract import Contract, digest, read_contract
 from serving.errors import StillhouseError
 from stages import _benchmark_figures as figures
@@ -117,7 +118,7 @@ def _measure(params: Params, model: Path, requests: list[list[Any]], device: str
         **found,
         **figures.summarise_cost(found["requests_per_s"], price),
         **describe_processor(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", params.run.threads)),
+        "threads": found.get("threads") or allowed_threads(unset=params.run.threads),
         "prompts": len(requests),
         "machine": {
             **figures.describe_machine(before, measure_machine(), settings.max_machine_change),

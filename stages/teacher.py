@@ -66,7 +66,8 @@ def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         examples = invent_values(task.train, settings.value_noise, params.seed)
         sequences = encode_examples(examples, start.prompts, start.end, start.positions)
         limit = params.teacher.generation.max_new_tokens
-        if said := describe_cut(sequences, limit, "teacher.generation.max_new_tokens"):
+        named = "teacher.generation.max_new_tokens, label.generation's and distill's"
+        if said := describe_cut(sequences, limit, named):
             print_line(f"teacher: {said}")
         trained = train(
             start.make,

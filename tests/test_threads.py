@@ -24,18 +24,19 @@ def two_threads():
 
 
 def threads_after_loading(folder):
-    TransformersPredictor(folder, read_contract(folder), device="cpu")
-    return torch.get_num_threads()
+    predictor = TransformersPredictor(folder, read_contract(folder), device="cpu")
+    assert predictor.threads == torch.get_num_threads()
+    return predictor.threads
 
 
 def test_the_transformers_engine_answers_with_one_thread_where_the_model_is_small(
     tmp_path, monkeypatch
 ):
     folder = write_model(tmp_path / "model")
-    monkeypatch.setattr(_threads, "SHARED_FROM_BYTES", 1)
-    assert threads_after_loading(folder) == 2
-    monkeypatch.undo()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert threads_after_loading(folder) == 1
+    monkeypatch.setattr(_threads, "SHARED_FROM_BYTES", 1)
+    assert threads_after_loading(folder) == 2, "what a small model took away"
 
 
 def test_the_ctranslate2_engine_answers_with_one_thread_where_the_model_is_small(
@@ -59,7 +60,8 @@ def test_the_ctranslate2_engine_answers_with_one_thread_where_the_model_is_small
 
 
 @pytest.mark.parametrize(("width", "threads"), [(999, 1), (1000, 2)])
-def test_training_shares_a_model_of_four_megabytes_and_more(width, threads):
+def test_training_shares_a_model_of_four_megabytes_and_more(width, threads, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     model = torch.nn.Linear(1000, width, bias=False)
     limit_threads(model, torch.device("meta"))
     assert torch.get_num_threads() == 2  # another device has threads of its own
