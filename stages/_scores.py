@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import StillhouseError
+from stages._matches import NO_PROMPTS, count_matches
 
 if TYPE_CHECKING:
     from serving.grounding import Grounding
@@ -29,7 +30,6 @@ Rows = NDArray[np.float64]
 Combine = Callable[[Rows], NDArray[np.float64]]
 """Sums of rows, shape [..., statistics], to scores, shape [...]."""
 
-NO_PROMPTS = "There is no prompt to score. Give the test split some rows."
 METRICS_FOLDER = Path(__file__).parent / "_metrics"
 
 
@@ -68,7 +68,7 @@ def bleu_statistics(answers: Sequence[str], references: Sequence[Sequence[str]])
         rows [prompts, 10]: matches of order 1-4, totals of order 1-4, answer and reference length
         in tokens; the score is in 0..100.
     """
-    raw, signature = _counted("bleu", answers, references)  # [n, 10]: lengths first, then counts
+    raw, signature = count_matches("bleu", answers, references)  # [n, 10]: lengths first
     return Statistics(np.concatenate([raw[:, 2:], raw[:, :2]], axis=1), _bleu, signature)
 
 
@@ -89,7 +89,7 @@ def _bleu(sums: Rows) -> NDArray[np.float64]:
 
 def chrf_statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
     """chrF2 (Popović 2015), case kept, best reference per prompt; the score is in 0..100."""
-    rows, signature = _counted("chrf", answers, references)
+    rows, signature = count_matches("chrf", answers, references)
     return Statistics(rows, _chrf, signature)
 
 
@@ -248,57 +248,6 @@ def percentiles(values: NDArray[np.float64], confidence: float) -> tuple[float, 
     tail = 100.0 * (1.0 - confidence) / 2.0
     low, high = np.percentile(values, [tail, 100.0 - tail])
     return float(low), float(high)
-
-
-def _counted(
-    name: Literal["bleu", "chrf"], answers: Sequence[str], references: Sequence[Sequence[str]]
-) -> tuple[Rows, str]:
-    """sacrebleu's counts of each answer, shape [prompts, statistics], and its signature."""
-    _check_pairs(answers, references)
-    return _count(name, tuple(answers), tuple(map(tuple, references)))
-
-
-@lru_cache(maxsize=64)  # two a candidate; some 100 bytes a prompt, and its texts
-def _count(
-    name: Literal["bleu", "chrf"], answers: tuple[str, ...], references: tuple[tuple[str, ...], ...]
-) -> tuple[Rows, str]:
-    """`_counted`, kept: a candidate is scored as a whole and by slices, by prompts and in pairs."""
-    metric = _prepared(name, references)
-    # Without references sacrebleu takes those that the metric was prepared with.
-    counts = metric._extract_corpus_statistics(list(answers), None)
-    rows = np.asarray(counts, dtype=np.float64)
-    rows.setflags(write=False)
-    return rows, str(metric.get_signature())
-
-
-@lru_cache(maxsize=2)  # both metrics of one split; up to 50 kB a reference
-def _prepared(name: Literal["bleu", "chrf"], references: tuple[tuple[str, ...], ...]) -> Any:
-    """sacrebleu's metric, the n-grams of the references counted once for all candidates."""
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.chrf import CHRF
-
-    # sacrebleu wants the k-th reference of every prompt together, None where absent.
-    width = max(map(len, references))
-    streams: Any = [
-        [refs[k] if k < len(refs) else None for refs in references] for k in range(width)
-    ]
-    if name == "chrf":
-        return CHRF(references=streams)
-    return BLEU(lowercase=True, tokenize="13a", effective_order=False, references=streams)
-
-
-def _check_pairs(answers: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    if len(answers) != len(references):
-        raise StillhouseError(
-            f"Expected as many answers as prompts, found {len(answers)} and {len(references)}."
-        )
-    if not references:
-        raise StillhouseError(NO_PROMPTS)
-    if empty := [number for number, refs in enumerate(references) if not refs]:
-        raise StillhouseError(
-            f"{len(empty)} prompts have no reference (first: row {empty[0]}). "
-            f"Give every held-out prompt a reference."
-        )
 
 
 @cache
