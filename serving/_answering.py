@@ -9,12 +9,12 @@ Imports neither torch nor any engine: the CPU service carries none that it does 
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,18 @@ from serving.errors import StillhouseError
 from serving.slots import SlotSchema
 
 AGAIN = "Run the stage that makes this model again."
-# Ids of an answer's tokens, the end token included, and the log-probability [nats] of each.
+# Ids of an answer's tokens, the end token included, and the log-probability [nats] of each; of a
+# beam none yet, since that takes another pass, which only those that are given are worth.
 Answer = tuple[list[int], list[float]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Beam(Completion):
+    """A beam before its tokens have log-probabilities."""
+
+    prompt: Sequence[int] = ()
+    tokens: Sequence[int] = ()
 
 
 class TokenPredictor(ABC):
@@ -47,7 +57,10 @@ class TokenPredictor(ABC):
     def decode(
         self, prompts: Sequence[list[int]], requests: Sequence[Request], count: int
     ) -> list[list[Answer]]:
-        """Answers of one batch, `count` per prompt where there are as many; beams best first."""
+        """Answers of one batch, `count` per prompt where there are as many.
+
+        Beams come best first, without log-probabilities.
+        """
 
     @abstractmethod
     def one_by_one(self, prompt: list[int], request: Request) -> Iterator[tuple[int, float]]:
@@ -58,6 +71,10 @@ class TokenPredictor(ABC):
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """Log-probability [nats] of each answer token after its prompt."""
+
+    def each(self, work: Callable[[list[int]], T], batches: Sequence[list[int]]) -> Iterable[T]:
+        """`work` of every batch, in their order; an engine may do some at once."""
+        return map(work, batches)
 
     def use(self, contract: Contract) -> None:
         """Take decoding, limits and slots from `contract`, once the engine's part is filled in.
@@ -88,18 +105,18 @@ class TokenPredictor(ABC):
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer a batch; where `decoding.answers` compete, the fewest faults win."""
         count = 1 if self.decoding.method == "greedy" else self.decoding.answers
-        found = self.answer_many(requests, count)
+        found = self._answer_many(requests, count)
         if self.second:
             self._try_again(self.second, requests, found)
         pairs = zip(requests, found, strict=True)
-        return [least_faulty(request, answers, self.schema) for request, answers in pairs]
+        return self._score([least_faulty(asked, made, self.schema) for asked, made in pairs])
 
     def _try_again(
         self, second: "TokenPredictor", requests: Sequence[Request], found: list[list[Completion]]
     ) -> None:
         """Add beams to the answers in `found` that have faults and are still waited for."""
         wrong = [n for n, (answer,) in enumerate(found) if self._wanted_better(requests[n], answer)]
-        more = second.answer_many([requests[number] for number in wrong], self.decoding.answers)
+        more = second._answer_many([requests[number] for number in wrong], self.decoding.answers)
         for number, answers in zip(wrong, more, strict=True):
             found[number] += answers
 
@@ -113,17 +130,39 @@ class TokenPredictor(ABC):
         Raises:
             StillhouseError: a prompt is empty or too long, or the method has no `count` answers.
         """
+        found = self._answer_many(requests, count)
+        scored = iter(self._score([answer for answers in found for answer in answers]))
+        return [[next(scored) for _ in answers] for answers in found]
+
+    def _answer_many(self, requests: Sequence[Request], count: int) -> list[list[Completion]]:
+        """`answer_many` with beams that have no log-probabilities."""
         self._check_count(count)
         prompts = self.encode(requests)
         rows = max(self.decoding.beams, count)
         lengths = [len(prompt) for prompt in prompts]
         budget = self.decoding.batch_tokens // rows
         found: dict[int, list[Completion]] = {}
-        for batch in cut_batches(lengths, budget, self.decoding.max_new_tokens):
-            made = self.decode([prompts[i] for i in batch], [requests[i] for i in batch], count)
+        batches = cut_batches(lengths, budget, self.decoding.max_new_tokens)
+
+        def decode(batch: list[int]) -> list[list[Answer]]:
+            return self.decode([prompts[i] for i in batch], [requests[i] for i in batch], count)
+
+        for batch, made in zip(batches, self.each(decode, batches), strict=True):
             for number, answers in zip(batch, made, strict=True):
                 found[number] = self._completions(prompts[number], answers)
         return [found[number] for number in range(len(requests))]
+
+    def _score(self, answers: Sequence[Completion]) -> list[Completion]:
+        """The answers, beams with the log-probabilities of their tokens."""
+        beams = [answer for answer in answers if isinstance(answer, _Beam)]
+        if not beams:
+            return [*answers]
+        beams.sort(key=lambda beam: len(beam.prompt) + len(beam.tokens))  # little padding
+        found: dict[int, Completion] = {}
+        logprobs = self.token_logprobs([b.prompt for b in beams], [b.tokens for b in beams])
+        for beam, scores in zip(beams, logprobs, strict=True):
+            found[id(beam)] = self.completion(beam.prompt, [*beam.tokens], scores)
+        return [found.get(id(answer), answer) for answer in answers]
 
     def stream(self, request: Request) -> Iterator[str]:
         """Yield the answer as it is made; whole, where several answers compete."""
@@ -191,6 +230,8 @@ class TokenPredictor(ABC):
         different: dict[str, Completion] = {}
         for tokens, logprobs in answers:
             completion = self.completion(prompt, tokens, logprobs)
+            if not logprobs:
+                completion = _Beam(**vars(completion), prompt=prompt, tokens=tokens)
             different.setdefault(completion.text, completion)
         return list(different.values())
 
@@ -204,8 +245,8 @@ class TokenPredictor(ABC):
             completion_tokens=len(tokens),
             finish_reason="stop" if tokens[-1] in self.ends else "length",
             confidence=None,
-            mean_logprob=sum(logprobs) / len(logprobs),
-            min_logprob=min(logprobs),
+            mean_logprob=sum(logprobs) / len(logprobs) if logprobs else None,
+            min_logprob=min(logprobs, default=None),
         )
 
 

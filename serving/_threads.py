@@ -14,6 +14,12 @@ TRAINED_SHARED_FROM_BYTES = 4_000_000
 """The same for training, where a product is of a batch's tokens and not of one token a row."""
 
 
+COPY_TOKENS = 1024
+"""Padded tokens of a training step that are worth a copy of the model and its thread."""
+AT_ONCE = 4
+"""Batches that a small model answers side by side, at most: each has keys and values of its own."""
+
+
 def allowed_threads(unset: int) -> int:
     """OMP_NUM_THREADS, or `unset` where it is not set."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
@@ -28,3 +34,19 @@ def answering_threads(weight_bytes: int, allowed: int) -> int:
 def training_threads(weight_bytes: int, allowed: int) -> int:
     """Threads of a training step: `allowed`, or one."""
     return allowed if weight_bytes >= TRAINED_SHARED_FROM_BYTES else 1
+
+
+def training_copies(weight_bytes: int, allowed: int, batch_tokens: int) -> int:
+    """Copies of a model that each compute a part of a step's rows with a thread of their own."""
+    small = TRAINED_SHARED_FROM_BYTES <= weight_bytes < SHARED_FROM_BYTES
+    return max(1, min(allowed, batch_tokens // COPY_TOKENS)) if small else 1
+
+
+def batches_at_once(weight_bytes: int, allowed: int) -> int:
+    """Batches that are answered side by side, by a thread each.
+
+    Below a few megabytes Python's own work between two products is most of a step, which threads
+    of one process do in turns; a model whose products are shared has no thread left.
+    """
+    shared = TRAINED_SHARED_FROM_BYTES <= weight_bytes < SHARED_FROM_BYTES
+    return max(1, min(AT_ONCE, allowed)) if shared else 1

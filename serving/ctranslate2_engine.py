@@ -58,7 +58,10 @@ class CTranslate2Predictor(TokenPredictor):
     def decode(
         self, prompts: Sequence[list[int]], requests: Sequence[Request], count: int
     ) -> list[list[Answer]]:
-        """Answers of one batch, `count` per prompt where there are as many; beams best first."""
+        """Answers of one batch, `count` per prompt where there are as many.
+
+        Beams come best first, without log-probabilities.
+        """
         if self.decoding.method == "greedy":
             made = generation.greedy(
                 self.generator,
@@ -70,7 +73,8 @@ class CTranslate2Predictor(TokenPredictor):
             )
             return [[answer] for answer in made]
         if self.decoding.method == "beam":
-            return self._beams(prompts, count)
+            found = generation.beams(self.generator, self.ends, self.decoding, prompts, count)
+            return [[(beam, []) for beam in beams] for beams in found]
         return self._samples(prompts, requests, count)
 
     def one_by_one(self, prompt: list[int], request: Request) -> Iterator[tuple[int, float]]:
@@ -87,12 +91,6 @@ class CTranslate2Predictor(TokenPredictor):
                 lambda _row: request.abandoned,
                 self.prefix,
             )
-
-    def _beams(self, prompts: Sequence[list[int]], count: int) -> list[list[Answer]]:
-        found = generation.beams(self.generator, self.ends, self.decoding, prompts, count)
-        repeated = [p for p, beams in zip(prompts, found, strict=True) for _ in beams]
-        scores = iter(self.token_logprobs(repeated, [beam for beams in found for beam in beams]))
-        return [[(beam, next(scores)) for beam in beams] for beams in found]
 
     def _samples(
         self, prompts: Sequence[list[int]], requests: Sequence[Request], count: int

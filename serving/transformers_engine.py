@@ -4,9 +4,11 @@ serving/_answering.py says what is answered; serving/_generation.py makes the to
 imports torch; `serving.predictor.load` imports it when a folder asks for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,10 +17,12 @@ from serving import _generation as generation
 from serving._answering import Answer, TokenPredictor, chances, check_vocabulary, gone_rows
 from serving._prompts import PromptEncoder
 from serving._shots import Shots, load_shots
-from serving._threads import allowed_threads, answering_threads
+from serving._threads import allowed_threads, answering_threads, batches_at_once
 from serving._transformers_model import find_device, load_model, weight_bytes
 from serving.completion import Request
 from serving.contract import Contract
+
+T = TypeVar("T")
 
 
 class TransformersPredictor(TokenPredictor):
@@ -35,12 +39,12 @@ class TransformersPredictor(TokenPredictor):
         """
         where = find_device(device)
         model, ends = load_model(folder, contract, where)
+        allowed = allowed_threads(unset=torch.get_num_threads())
         if where.type == "cpu":
-            allowed = allowed_threads(unset=torch.get_num_threads())
             torch.set_num_threads(answering_threads(weight_bytes(model), allowed))
         prompts = PromptEncoder(folder, contract.prompt_template)
         check_vocabulary(folder, prompts, model.config.vocab_size)
-        self._take(model, ends, prompts, load_shots(folder, contract))
+        self._take(model, ends, prompts, load_shots(folder, contract), allowed)
         self.use(contract)
 
     @classmethod
@@ -54,16 +58,38 @@ class TransformersPredictor(TokenPredictor):
     ) -> "TransformersPredictor":
         """A predictor of a model in memory, such as one that is being trained."""
         predictor = cls.__new__(cls)
-        predictor._take(model, ends, prompts, shots)
+        predictor._take(model, ends, prompts, shots, allowed_threads(unset=torch.get_num_threads()))
         predictor.use(contract)
         return predictor
 
     def _take(
-        self, model: Any, ends: frozenset[int], prompts: PromptEncoder, shots: Shots | None
+        self,
+        model: Any,
+        ends: frozenset[int],
+        prompts: PromptEncoder,
+        shots: Shots | None,
+        allowed: int = 1,
     ) -> None:
         self.model, self.ends, self.prompts, self.shots = model, ends, prompts, shots
         self.device, self.threads = model.device, torch.get_num_threads()
         self.positions = getattr(model.config, "max_position_embeddings", None)
+        # bitsandbytes packs a layer at its first product, so its models take turns.
+        quantized = getattr(model.config, "quantization_config", None) is not None
+        shared = model.device.type == "cpu" and not quantized
+        self.at_once = batches_at_once(weight_bytes(model), allowed) if shared else 1
+
+    def each(self, work: Callable[[list[int]], T], batches: Sequence[list[int]]) -> Iterable[T]:
+        """`work` of every batch; a small model on a CPU answers some of them at once.
+
+        Each has a thread: torch lets go of Python's lock in every operation.
+        """
+        count = min(self.at_once, len(batches))
+        if count < 2:
+            yield from map(work, batches)
+            return
+        limit = partial(torch.set_num_threads, 1)
+        with ThreadPoolExecutor(count, initializer=limit) as pool:
+            yield from pool.map(work, batches)
 
     def token_logprobs(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
@@ -74,14 +100,12 @@ class TransformersPredictor(TokenPredictor):
     def decode(
         self, prompts: Sequence[list[int]], requests: Sequence[Request], count: int
     ) -> list[list[Answer]]:
-        """Answers of one batch, `count` per prompt; beams best first."""
+        """Answers of one batch, `count` per prompt; beams best first, without log-probabilities."""
+        tokens: list[list[int]] = [[] for _ in range(len(prompts) * count)]
+        logprobs: list[list[float]] = [[] for _ in tokens]
         if self.decoding.method == "beam":
             tokens = generation.beams(self.model, self.ends, self.decoding, prompts, count)
-            repeated = [prompt for prompt in prompts for _ in range(count)]
-            logprobs = self.token_logprobs(repeated, tokens)
         else:
-            tokens = [[] for _ in range(len(prompts) * count)]
-            logprobs = [[] for _ in tokens]
             for step in self._steps(prompts, requests, count):
                 for row, token, logprob in step:
                     tokens[row].append(token)

@@ -13,6 +13,7 @@ Post 2018). Self-BLEU follows Zhu et al. 2018 (Texygen), on an evenly spaced sam
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 Example = Mapping[str, Any]
@@ -151,12 +152,21 @@ def skeleton(text: str, slots: Mapping[str, str]) -> str:
     Longest values go first, so that a value inside another one leaves no remains; a hyphen in a
     value is also a space in the text.
     """
+    return _frame(text, tuple(slots.items()))
+
+
+@lru_cache(maxsize=50_000)  # each reference is asked for once a report
+def _frame(text: str, slots: tuple[tuple[str, str], ...]) -> str:
     frame = text.lower()
-    for slot, value in sorted(slots.items(), key=lambda item: (-len(item[1]), item)):
+    for slot, value in sorted(slots, key=lambda item: (-len(item[1]), item)):
         if len(value) > 2:
-            spelled = re.escape(value.lower()).replace(r"\-", "[- ]")
-            frame = re.sub(spelled, f"<{slot}>", frame)
+            frame = _spelled(value).sub(f"<{slot}>", frame)
     return _NUMBER.sub("#", frame)
+
+
+@lru_cache(maxsize=10_000)
+def _spelled(value: str) -> re.Pattern[str]:
+    return re.compile(re.escape(value.lower()).replace(r"\-", "[- ]"))
 
 
 def self_bleu(examples: Sequence[Example]) -> float | None:

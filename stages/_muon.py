@@ -11,6 +11,7 @@ dtype that products have elsewhere in training.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,9 +34,13 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        each: Callable[..., Iterable[None]] = map,
     ) -> None:
-        """Iterates in `dtype`; ValueError where a parameter is no matrix."""
-        self.dtype = dtype
+        """Iterates in `dtype`; ValueError where a parameter is no matrix.
+
+        `each` calls the update of every shape; a pool's `map` does several at once.
+        """
+        self.dtype, self.each = dtype, each
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         shapes = [tuple(p.shape) for group in self.param_groups for p in group["params"]]
         if wrong := [shape for shape in shapes if len(shape) != 2]:
@@ -50,9 +55,11 @@ class Muon(Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     by_shape.setdefault((matrix.shape, matrix.device), []).append(matrix)
-            for matrices in by_shape.values():
-                self._update(matrices, group)
+            update = partial(self._update, group=group)
+            for _ in self.each(update, by_shape.values()):
+                pass
 
+    @torch.no_grad()
     def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         momentum = group["momentum"]
         directions = []

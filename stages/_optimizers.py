@@ -1,6 +1,7 @@
 """Optimizers, their schedule and the processes they run on: what the training loop is driven by."""
 
 import math
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,10 +17,13 @@ LAST_SHARE = 0.02  # of the learning rate, at the end of the schedule
 VALIDATION_TAKES = timedelta(hours=6)  # at most; meanwhile the other processes wait
 
 
-def make_optimizers(model: Any, settings: Training, bf16: bool = False) -> list[Any]:
+def make_optimizers(
+    model: Any, settings: Training, bf16: bool = False, each: Callable[..., Any] = map
+) -> list[Any]:
     """AdamW (Loshchilov and Hutter 2019), or Muon for the hidden layers' matrices and AdamW else.
 
-    Decay is on matrices of hidden layers only. With `bf16` Muon's products are in bfloat16.
+    Decay is on matrices of hidden layers only. With `bf16` Muon's products are in bfloat16; `each`
+    calls its update of every shape.
     """
     ends = {id(layer.weight) for layer in _embeddings(model)}
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -28,7 +32,7 @@ def make_optimizers(model: Any, settings: Training, bf16: bool = False) -> list[
     rate, decay = settings.learning_rates[0], settings.weight_decay
     if settings.optimizer == "muon" and hidden:
         dtype = torch.bfloat16 if bf16 else torch.float32
-        found: list[Any] = [Muon(hidden, rate, weight_decay=decay, dtype=dtype)]
+        found: list[Any] = [Muon(hidden, rate, weight_decay=decay, dtype=dtype, each=each)]
         if others:
             found.append(torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0))
         return found

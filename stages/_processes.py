@@ -6,7 +6,7 @@ Every function works alone too, and then asks nobody.
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +38,14 @@ def any_process(flag: bool, device: torch.device) -> bool:
     said = torch.tensor([float(flag)], device=device)
     distributed.all_reduce(said, distributed.ReduceOp.MAX)
     return bool(said.item())
+
+
+def meet(learner: Any, last: bool) -> AbstractContextManager[Any]:
+    """Around backward of one part of a step: gradients of all processes meet in the `last` one."""
+    if hasattr(learner, "set_requires_gradient_sync"):  # FSDP
+        learner.set_requires_gradient_sync(last)
+    alone = last or not hasattr(learner, "no_sync")  # DDP has it
+    return nullcontext() if alone else learner.no_sync()
 
 
 class Stop:

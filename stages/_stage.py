@@ -8,7 +8,9 @@ candidate's name instead of paths; the name then comes from the command line. A 
 """
 
 import argparse
+import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +34,8 @@ SPLIT_CONTEXTS: dict[str, Context] = {
 # Turns of a loop that a thread of OpenMP waits in before it sleeps: about the time between two
 # products of a small model, which sleeping and waking would double (docs/log.md).
 SPINS = "1000"
+# Wherever it is imported, bitsandbytes says that it fetched no faster kernel from a hub.
+NO_NEWS = "bitsandbytes.backends.cpu.ops"
 StageFunction = Callable[[Params, Paths, Paths], dict[str, Any]]
 
 
@@ -60,6 +64,9 @@ def run_stage(
         _run(function, params, candidate, read, written)
     except StillhouseError as error:
         sys.exit(f"error: {stage}: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{stage}: interrupted\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 def _parse_arguments(stage: str, doc: str | None, with_candidate: bool) -> argparse.Namespace:
@@ -84,6 +91,7 @@ def set_environment(params: Params) -> None:
         name, separator, value = line.partition("=")
         if separator and not name.startswith("#"):
             os.environ.setdefault(name, value)
+    logging.getLogger(NO_NEWS).setLevel(logging.ERROR)
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
         if params.run.offline:
             os.environ[name] = "1"

@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,8 +32,9 @@ from stages._optimizers import (
     validation_steps,
 )
 from stages._params import Training
-from stages._processes import add_up, any_process, share, stop_asked
+from stages._processes import add_up, any_process, meet, share, stop_asked
 from stages._progress import report_progress
+from stages._replicas import make_replicas
 from stages._run import log_step
 from stages._sequences import TrainingSequence, collate, iterate_plan, split_shares
 from stages._sweep import DivergedError, try_rates
@@ -144,14 +144,18 @@ class _Run:
         limit_threads(self.model, self.accelerator.device)
         check_head(self.model)
         self.model.train()
-        self.learner = self._spread(Learner(self.model, self.objective, self.vocabulary))
+        learner = Learner(self.model, self.objective, self.vocabulary)
+        place, tokens = self.accelerator.device, self.settings.batch_tokens
+        self.replicas = None if self.privacy else make_replicas(learner, place, tokens)
+        self.learner = self._spread(learner)
         self.private = self._make_private()
-        self.optimizers = make_optimizers(self.model, self.settings, bf16)
+        each = self.replicas.pool.map if self.replicas else map
+        self.optimizers = make_optimizers(self.model, self.settings, bf16, each)
         self.state = Trained(None, 0, learning_rate=self.learning_rate)
         self.sums = torch.zeros(3)  # CE, KD, tokens since the last point of the curve
         self._loop(self._resume())
-        if self.private:
-            self.private.close()
+        for helper in filter(None, (self.private, self.replicas)):
+            helper.close()
         if self.state.best_step != self.steps:
             _resuming.take_best(self.scratch, self.state.best_step, self.model)
         self.state.model = self._whole_model()
@@ -178,6 +182,7 @@ class _Run:
 
     def _loop(self, start: int) -> None:
         settings, lengths = self.settings, [len(sequence) for sequence in self.sequences]
+        device = self.accelerator.device
         marks = validation_steps(self.steps, self.validations)
         plan = iterate_plan(lengths, settings.batch_tokens, self.seed, start)
         progress = report_progress(self.label, self.steps - start)
@@ -191,10 +196,10 @@ class _Run:
                 if step in marks:
                     self._validate(step)
                 late = time.monotonic() - saved_at > settings.checkpoint_every_s
-                if step in marks or self._any(late or stop.asked):
+                if step in marks or any_process(late or stop.asked, device):
                     self._save(step)
                     saved_at = time.monotonic()
-                    if self._any(stop.asked):
+                    if any_process(stop.asked, device):
                         sys.exit(128 + signal.SIGTERM)
                 progress(step - start)
                 clock = time.monotonic()
@@ -217,25 +222,26 @@ class _Run:
 
     def _gradient(self, indices: list[int], lengths: list[int]) -> Tensor:
         """Backward of this process's share of the rows; [3]: its CE, KD, tokens."""
-        device, count = self.accelerator.device, self.accelerator.num_processes
-        own = self.accelerator.process_index
         tokens = sum(len(self.sequences[i].answer) for i in indices)
-        parts = split_shares(indices, lengths, self.settings.micro_batch_tokens, count)[own]
+        backward = partial(self._backward, tokens)
+        micro = self.settings.micro_batch_tokens
+        if self.replicas:
+            shares = split_shares(indices, lengths, micro, len(self.replicas))
+            return self.replicas.run(backward, shares)
+        shares = split_shares(indices, lengths, micro, self.accelerator.num_processes)
+        return backward(self.learner, shares[self.accelerator.process_index])
+
+    def _backward(self, tokens: int, learner: Any, parts: list[list[int]]) -> Tensor:
+        """Gradients of `parts` of a step of `tokens`, left in `learner`; [3]: CE, KD, tokens."""
+        device, count = self.accelerator.device, self.accelerator.num_processes
         sums = torch.zeros(3, device=device)
         for number, part in enumerate(parts):
             batch = collate([self.sequences[i] for i in part], tokens).to(device)
-            with self.accelerator.autocast(), self._sync(last=number + 1 == len(parts)):
-                loss, found = self.learner(batch, count)
+            with self.accelerator.autocast(), meet(learner, last=number + 1 == len(parts)):
+                loss, found = learner(batch, count)
                 loss.backward()
             sums += found.float()
         return sums
-
-    def _sync(self, last: bool) -> AbstractContextManager[Any]:
-        """Gradients of all processes meet once a step, in backward of its last part."""
-        if hasattr(self.learner, "set_requires_gradient_sync"):  # FSDP
-            self.learner.set_requires_gradient_sync(last)
-        alone = last or not hasattr(self.learner, "no_sync")  # DDP has it
-        return nullcontext() if alone else self.learner.no_sync()
 
     def _log(self, step: int) -> None:
         ce, kd, tokens = self.sums.tolist()
@@ -273,9 +279,6 @@ class _Run:
         if not _sharding.is_sharded(self.model):
             return self.model
         return _sharding.gather(self.model, self.make, self.accelerator.device)
-
-    def _any(self, flag: bool) -> bool:
-        return any_process(flag, self.accelerator.device)
 
     def _save(self, step: int) -> None:
         facts = {name: getattr(self.state, name) for name in KEPT} | {"sums": self.sums.tolist()}

@@ -246,15 +246,20 @@ def test_single_requests_are_enough_for_a_percentile_unless_they_take_far_too_lo
             return super().answer(requests)
 
         def stream(self, request):
+            streamed.append(request)
+            now[0] += 0.1
             yield "all"
 
-    counts = {}
+    counts, streamed = {}, []
     for seconds in (0.01, 0.1, 1.0, 5.0):  # each request takes 0.1 s
-        counts[seconds] = len(worker.time_single(Clocked(), [1, 2], seconds)["latency_s"])
+        found = worker.time_single(Clocked(), [1, 2], seconds)
+        counts[seconds] = len(found["latency_s"])
+        assert found["streams"] is False and found["first_piece_s"] == found["latency_s"]
     assert counts[0.01] == 3, "the fewest, however long they take"
     assert counts[0.1] in (10, 11), "ten budgets"
     assert counts[1.0] == 30
     assert counts[5.0] in (50, 51)
+    assert len(streamed) == len(counts), "an answer that comes whole is not asked for twice"
 
 
 def test_an_incomplete_folder_is_told(prepared, tmp_path):

@@ -57,15 +57,17 @@ def test_parameters_are_those_that_training_counted():
 
 
 @pytest.mark.parametrize(
-    ("shape", "measured_mb"),
+    ("shape", "copies", "measured_mb"),
     [
-        ((4, 160, 5, 5, 448), 1523.2),
-        ((2, 96, 3, 3, 256), 1373.6),
-        ((12, 768, 12, 12, 2048), 5521.5),
+        ((4, 160, 5, 5, 448), 1, 1523.2),
+        ((3, 160, 5, 5, 448), 2, 2151.9),
+        ((2, 96, 3, 3, 256), 1, 1373.6),
+        ((12, 768, 12, 12, 2048), 1, 5521.5),
     ],
 )
-def test_the_estimate_is_within_a_tenth_of_what_was_measured(shape, measured_mb):
-    assert training_mb(decoder_shape(1536, *shape), 2048) == pytest.approx(measured_mb, rel=0.1)
+def test_the_estimate_is_within_a_tenth_of_what_was_measured(shape, copies, measured_mb):
+    found = training_mb(decoder_shape(1536, *shape), 2048, copies=copies)
+    assert found == pytest.approx(measured_mb, rel=0.1)
 
 
 def test_a_config_of_the_hub_gives_the_shape():
@@ -98,10 +100,19 @@ def test_logits_of_a_large_vocabulary_never_exist_at_once():
 
 
 @pytest.mark.parametrize(
-    ("tokens", "judged", "measured_mb"), [(65_536, 4096, 936.6), (8192, 0, 585.2)]
+    ("layers", "tokens", "judged", "at_once", "measured_mb"),
+    [
+        (4, 65_536, 4096, 1, 936.6),
+        (4, 8192, 0, 1, 585.2),
+        (3, 65_536, 4096, 2, 932.1),
+        (3, 16_384, 0, 2, 693.6),
+    ],
 )
-def test_answers_and_labels_are_within_a_tenth_of_what_was_measured(tokens, judged, measured_mb):
-    found = answering_mb(TEACHER, tokens, judged=judged)
+def test_answers_and_labels_are_within_a_tenth_of_what_was_measured(
+    layers, tokens, judged, at_once, measured_mb
+):
+    shape = decoder_shape(1536, layers, 160, 5, 5, 448)
+    found = answering_mb(shape, tokens, judged=judged, at_once=at_once)
     assert found == pytest.approx(measured_mb, rel=0.1)
 
 

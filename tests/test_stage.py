@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from stages import _stage
 from stages._params import Params, check_params
 from stages._progress import report_progress
-from stages._stage import _describe_metrics, set_environment
+from stages._stage import _describe_metrics, run_stage, set_environment
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("prepare", "baseline", "answer", "evaluate")
@@ -47,6 +48,21 @@ def test_a_mistake_is_one_line_and_exit_1(tmp_path):
     assert done.stderr.splitlines() == [
         'error: baseline: data/prepared/train.jsonl is missing. Run "dvc repro" to make it.'
     ]
+
+
+def test_an_interrupt_is_one_line_and_exit_130(tmp_path, monkeypatch, capsys):
+    def baseline(params, inputs, outputs):
+        raise KeyboardInterrupt
+
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STILLHOUSE_TRACKING", "off")
+    monkeypatch.setattr(sys, "argv", ["baseline"])
+    monkeypatch.setattr(_stage, "set_environment", lambda params: None)  # of the tests after it
+    with pytest.raises(SystemExit) as end:
+        run_stage(baseline, "", {}, {})
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "baseline: interrupted\n"
 
 
 def test_wrong_params_stop_before_any_work(tmp_path):

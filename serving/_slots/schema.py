@@ -112,11 +112,20 @@ class SlotSchema:
 
     @classmethod
     def from_dict(cls, data: Any) -> "SlotSchema":
-        """Check `data` and take it over.
+        """Check `data` and take it over; equal data gives the same schema, which is read once.
 
         Raises:
             StillhouseError: with every mistake in it, by slot and key.
         """
+        known = repr(data)  # and not JSON, which forgets types that are mistakes
+        if known not in _READ:
+            if len(_READ) >= READ_AT_MOST:
+                _READ.clear()
+            _READ[known] = cls._read(data)
+        return _READ[known]
+
+    @classmethod
+    def _read(cls, data: Any) -> "SlotSchema":
         mistakes = list(schema_mistakes(data))
         if mistakes:
             name = data.get("name", "without a name") if isinstance(data, Mapping) else "of a task"
@@ -142,6 +151,10 @@ class SlotSchema:
     def compiled(self) -> Compiled:
         """Expressions ready for search, built on first use."""
         return _compile(self)
+
+
+_READ: dict[str, SlotSchema] = {}
+READ_AT_MOST = 16  # schemas kept
 
 
 def _compile(schema: SlotSchema) -> Compiled:

@@ -23,7 +23,11 @@ from typing import Literal
 
 MB = 1e6
 PROCESS_MB = 1400.0
+COPY_MB = 600.0
+"""Of each further thread that trains: an allocator and kernels of its own."""
 ANSWERING_PROCESS_MB = 550.0
+ANSWERING_COPY_MB = 75.0
+"""Of each further thread that answers."""
 WEIGHT, GRADIENT, MOMENTS, COPIES = 4, 4, 8, 16
 """Bytes of a trained weight."""
 BF16 = 2
@@ -95,16 +99,20 @@ def decoder_shape(
     )
 
 
-def training_mb(shape: Shape, tokens: int, tuning: Tuning = "full", rank: int = 16) -> float:
+def training_mb(
+    shape: Shape, tokens: int, tuning: Tuning = "full", rank: int = 16, copies: int = 1
+) -> float:
     """Peak of a process that trains.
 
     Args:
         tokens: of a micro-batch, padding included.
         rank: of an adapter, on all linear layers.
+        copies: of the model that share a step's rows (serving/_threads.py).
     """
     trained = trained_weights(shape, tuning, rank)
     held = trained * (WEIGHT + GRADIENT + MOMENTS + COPIES) + base_bytes(shape, tuning)
-    return PROCESS_MB + (held + activations(shape, tokens, tuning)) / MB
+    more = (copies - 1) * COPY_MB
+    return PROCESS_MB + more + (held + activations(shape, tokens, tuning)) / MB
 
 
 def trained_weights(shape: Shape, tuning: Tuning, rank: int) -> int:
@@ -139,13 +147,18 @@ def activations(shape: Shape, tokens: int, tuning: Tuning = "full") -> int:
     return kept + rows * shape.vocabulary * LOGITS
 
 
-def answering_mb(shape: Shape, tokens: int, stored: int = WEIGHT, judged: int = 0) -> float:
+def answering_mb(
+    shape: Shape, tokens: int, stored: int = WEIGHT, judged: int = 0, at_once: int = 1
+) -> float:
     """Peak of a process that answers so many tokens at once, prompts and room for answers included.
 
     Args:
+        tokens: of all batches that are answered side by side.
         stored: bytes of a weight, and of a key or value.
-        judged: positions whose logits exist at once afterwards, when the cache is gone.
+        judged: positions of a batch whose logits exist at once afterwards, when the cache is gone.
+        at_once: batches side by side (serving/_threads.py).
     """
     cache = 2 * tokens * shape.layers * shape.kv_width * stored
-    logits = judged * shape.vocabulary * LOGITS
-    return ANSWERING_PROCESS_MB + (stored * shape.parameters + max(cache, logits)) / MB
+    logits = at_once * judged * shape.vocabulary * LOGITS
+    process = ANSWERING_PROCESS_MB + (at_once - 1) * ANSWERING_COPY_MB
+    return process + (stored * shape.parameters + max(cache, logits)) / MB

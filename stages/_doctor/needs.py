@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serving._decoding import Decoding
+from serving._threads import batches_at_once, training_copies
 from stages._doctor.memory import (
     JUDGED_ROWS,
     MB,
@@ -50,13 +51,13 @@ def training_needs(params: Params, shapes: Mapping[str, Shape | None]) -> list[N
     needs: list[Need] = []
     if params.teacher.source != "endpoint":
         tuned = _tuned_teacher(params)
-        needs.append(_need("teacher", shapes["teacher"], params.teacher.training, tuned))
+        needs.append(_need(params, "teacher", shapes["teacher"], params.teacher.training, tuned))
     recipes = params.distill.recipes
     for start in dict.fromkeys(recipe.init for recipe in recipes.values()):
         tuned = params.distill.pretrained if start == "pretrained" else None
         name = "student" if start != "pretrained" else "pretrained student"
         if f"train {name}" not in [need.what for need in needs]:
-            needs.append(_need(name, shapes[name], params.distill.training, tuned))
+            needs.append(_need(params, name, shapes[name], params.distill.training, tuned))
     return [*needs, *_side_by_side(params, needs), *_answering(params, shapes)]
 
 
@@ -146,7 +147,9 @@ def read_config(folder: Path) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _need(what: str, shape: Shape | None, training: Training, tuned: Pretrained | None) -> Need:
+def _need(
+    params: Params, what: str, shape: Shape | None, training: Training, tuned: Pretrained | None
+) -> Need:
     if shape is None:
         model = tuned.model if tuned else what
         return Need(
@@ -157,7 +160,10 @@ def _need(what: str, shape: Shape | None, training: Training, tuned: Pretrained 
         )
     tokens = training.micro_batch_tokens or training.batch_tokens
     rank = tuned.adapter.rank if tuned else 0
-    needed = training_mb(shape, tokens, _tuning(tuned), rank)
+    on_cpu = params.run.device != "cuda" and tuned is None
+    threads = params.run.threads if on_cpu else 1
+    copies = training_copies(WEIGHT * shape.parameters, threads, training.batch_tokens)
+    needed = training_mb(shape, tokens, _tuning(tuned), rank, copies)
     return Need(
         f"train {what}",
         needed,
@@ -176,8 +182,10 @@ def _answering(params: Params, shapes: Mapping[str, Shape | None]) -> list[Need]
         return []
     stored = shape.stored_bytes(_tuning(_tuned_teacher(params)))
     judged = JUDGED_ROWS if params.label.top_k else 0
-    labels = answering_mb(shape, BATCH_TOKENS, stored, judged)
-    answers = answering_mb(shape, Decoding.batch_tokens, stored)
+    threads = params.run.threads if params.run.device != "cuda" else 1
+    at_once = batches_at_once(stored * shape.parameters, threads)
+    labels = answering_mb(shape, BATCH_TOKENS, stored, judged, at_once)
+    answers = answering_mb(shape, at_once * Decoding.batch_tokens, stored, 0, at_once)
     step = "take a smaller teacher, or one behind an endpoint"
     return [Need("make labels", labels, step), Need("answer with the teacher", answers, step)]
 
