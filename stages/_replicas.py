@@ -36,10 +36,11 @@ def count_replicas(model: Any, device: torch.device, batch_tokens: int) -> int:
     """How many copies train `model` at once: 1 where that does not help or is not the same.
 
     Not the same: dropout draws from a generator that all threads of a process share. Several
-    processes (`accelerate launch`) share the rows already.
+    processes (`accelerate launch`) share the rows already; quantized layers are not copied.
     """
     alone = os.environ.get("WORLD_SIZE", "1") == "1" and not wants_shards()
-    if device.type != "cpu" or not alone or _draws(model):
+    quantized = getattr(getattr(model, "config", None), "quantization_config", None) is not None
+    if device.type != "cpu" or not alone or quantized or _draws(model):
         return 1
     allowed = allowed_threads(unset=torch.get_num_threads())
     return training_copies(weight_bytes(model), allowed, batch_tokens)
@@ -61,7 +62,7 @@ class Replicas:
     """Copies of a learner that lives on a CPU."""
 
     def __init__(self, learner: nn.Module, count: int) -> None:
-        """Copy `learner`, and from here on compute with that many threads of torch less."""
+        """Copy `learner`; from here on each copy computes with its part of torch's threads."""
         self.learners = [learner, *(copy.deepcopy(learner) for _ in range(count - 1))]
         self.threads = max(1, torch.get_num_threads() // count)
         torch.set_num_threads(self.threads)

@@ -68,8 +68,10 @@ def test_copies_learn_from_a_teacher_too(tmp_path, made, monkeypatch):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_copies_give_the_same_weights_bit_by_bit(tmp_path, made):
-    first, again = (weights(run(tmp_path / name).model) for name in ("first", "again"))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_copies_give_the_same_weights_bit_by_bit(tmp_path, made, precision):
+    settings = change(precision=precision)
+    first, again = (weights(run(tmp_path / name, settings).model) for name in ("first", "again"))
     assert made == [2, 2]
     assert all(torch.equal(weight, again[name]) for name, weight in first.items())
 
@@ -94,6 +96,9 @@ def test_one_model_trains_alone_where_copies_would_not_be_the_same(monkeypatch):
     assert count_replicas(make(), torch.device("cuda"), 2048) == 1
     assert count_replicas(make_with_dropout(), CPU, 2048) == 1
     assert count_replicas(make(attention_dropout=0.1), CPU, 2048) == 1
+    quantized = make()
+    quantized.config.quantization_config = {"quant_method": "bitsandbytes"}
+    assert count_replicas(quantized, CPU, 2048) == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert count_replicas(make(), CPU, 2048) == 1
 

@@ -118,11 +118,12 @@ class SlotSchema:
             StillhouseError: with every mistake in it, by slot and key.
         """
         known = repr(data)  # and not JSON, which forgets types that are mistakes
-        if known not in _READ:
+        found = _READ.get(known)
+        if found is None:
             if len(_READ) >= READ_AT_MOST:
                 _READ.clear()
-            _READ[known] = cls._read(data)
-        return _READ[known]
+            found = _READ[known] = cls._read(data)
+        return found
 
     @classmethod
     def _read(cls, data: Any) -> "SlotSchema":
